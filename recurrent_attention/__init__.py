@@ -1,0 +1,18 @@
+"""Two-stream classification with recurrent refined attention, on any timm backbone."""
+
+from recurrent_attention.attention import RecurrentRefinedAttention, RefinedAttentionOutput
+from recurrent_attention.backbone import FeatureBackbone
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
+
+__all__ = [
+    "FeatureBackbone",
+    "RecurrentRefinedAttention",
+    "RefinedAttentionOutput",
+    "TwoStreamClassifier",
+    "TwoStreamFeatures",
+    "TwoStreamLoss",
+    "TwoStreamOutput",
+]
+__version__ = "0.1.0"

@@ -1,0 +1,208 @@
+"""The paper's head: look at the same features for T steps, keep what the steps found, weighted."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange, reduce
+from torch import Tensor, nn
+
+
+class RefinedAttentionOutput(NamedTuple):
+    """What `RecurrentRefinedAttention` found.
+
+    Attributes:
+        pooled: (b d) the weighted sum of the states, A in the paper.
+        states: (b t d) the recurrence's output at each step, phi(F^t) in the paper.
+        weights: (b t) the temporal attention, positive, sums to 1 over t.
+    """
+
+    pooled: Tensor
+    states: Tensor
+    weights: Tensor
+
+
+class RecurrentRefinedAttention(nn.Module):
+    r"""Look at features for T steps with a stacked LSTM and weigh the steps by a learned attention.
+
+    With x_t in R^c the features at step t and phi_t in R^d the top LSTM layer's output,
+
+        phi_1 .. phi_T = LSTM(x_1 .. x_T)          zero initial state
+        e_t            = w . phi_t + b             one w in R^d, one b, shared by all steps
+        alpha          = softmax_t(e)
+        pooled         = sum_t alpha_t phi_t
+
+    A feature map is average-pooled to one vector, and that vector is the input of every step, as in
+    the paper. The recurrence is written as unrolled cells: it equals `torch.nn.LSTM` (`to_lstm`,
+    `from_lstm` convert the weights), but its backward pass also works in eval mode on CUDA, which
+    cuDNN's does not, it compiles without a graph break, and the first layer's input product is
+    computed once when all steps see the same vector.
+
+    Args:
+        input_size: c, channels of the features.
+        hidden_size: d, size of a state. 512 in the authors' code.
+        num_steps: T, how often a map or a pooled vector is looked at. 10 in the paper.
+        num_layers: stacked LSTM layers. 2 in the authors' code.
+
+    Raises:
+        ValueError: if one of the sizes is not a positive integer.
+
+    Example:
+        >>> attention = RecurrentRefinedAttention(32, 16, num_steps=4)
+        >>> found = attention(torch.randn(2, 32, 7, 7))
+        >>> found.pooled.shape, found.states.shape, found.weights.shape
+        (torch.Size([2, 16]), torch.Size([2, 4, 16]), torch.Size([2, 4]))
+
+    References:
+        Shroff et al., "Focus Longer to See Better", CVPRW 2020, arXiv:2005.10979, local stream.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int = 512, *, num_steps: int = 10, num_layers: int = 2
+    ) -> None:
+        super().__init__()
+        sizes = {
+            "input_size": input_size,
+            "hidden_size": hidden_size,
+            "num_steps": num_steps,
+            "num_layers": num_layers,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"Expected `{name}` to be at least 1, but got {size}.")
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+        self.num_steps = num_steps
+        self.cells = nn.ModuleList(
+            nn.LSTMCell(input_size if layer == 0 else hidden_size, hidden_size)
+            for layer in range(num_layers)
+        )
+        self.scorer = nn.Linear(hidden_size, 1)
+
+    def forward(self, features: Tensor) -> RefinedAttentionOutput:
+        """Look at `features` step by step and weigh what was seen.
+
+        Args:
+            features: floating point; a map (b c h w), a pooled vector (b c), which are looked at
+                `num_steps` times, or one vector per step (b t c), whose own t is then the number of
+                steps.
+
+        Returns:
+            `RefinedAttentionOutput` with pooled (b d), states (b t d) and weights (b t).
+
+        Raises:
+            ValueError: if the shape is none of the three, or c is not `input_size`.
+            TypeError: if `features` is not floating point.
+        """
+        self._check(features)
+        if features.ndim == 4:
+            features = reduce(features, "b c h w -> b c", "mean")
+        if features.ndim == 2:
+            steps = self.num_steps
+            features = rearrange(features, "b c -> b 1 c")
+        else:
+            steps = features.shape[1]
+        states = features
+        for cell in self.cells:
+            states = _unroll(cell, states, steps)
+        scores = rearrange(self.scorer(states), "b t 1 -> b t")
+        weights = scores.softmax(dim=1)
+        pooled = einsum(weights, states, "b t, b t d -> b d")
+        return RefinedAttentionOutput(pooled, states, weights)
+
+    def to_lstm(self) -> nn.LSTM:
+        """Copy the recurrence into a new `nn.LSTM` (batch first), on the same device.
+
+        Returns:
+            An LSTM whose outputs equal `states` for the input (b t c).
+        """
+        weight = self.scorer.weight
+        lstm = nn.LSTM(
+            self.input_size,
+            self.hidden_size,
+            len(self.cells),
+            batch_first=True,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+        lstm.load_state_dict(
+            {
+                f"{name}_l{layer}": parameter
+                for layer, cell in enumerate(self.cells)
+                for name, parameter in cell.named_parameters()
+            }
+        )
+        return lstm.train(self.training)
+
+    @classmethod
+    def from_lstm(cls, lstm: nn.LSTM, *, num_steps: int = 10) -> "RecurrentRefinedAttention":
+        """Start from a trained `nn.LSTM`; the scorer over the steps is new.
+
+        Args:
+            lstm: a unidirectional LSTM with biases, without projections and without dropout.
+            num_steps: T of the new module.
+
+        Returns:
+            A module whose states equal the LSTM's outputs.
+
+        Raises:
+            ValueError: if the LSTM has something that the paper's recurrence does not have.
+        """
+        if lstm.bidirectional or lstm.proj_size or lstm.dropout or not lstm.bias:
+            raise ValueError(
+                "Expected `lstm` to be unidirectional, with biases, without projection and dropout,"
+                f" but got {lstm}. Build it as nn.LSTM(input_size, hidden_size, num_layers)."
+            )
+        attention = cls(
+            lstm.input_size, lstm.hidden_size, num_steps=num_steps, num_layers=lstm.num_layers
+        ).to(lstm.weight_ih_l0)
+        parameters = lstm.state_dict()
+        for layer, cell in enumerate(attention.cells):
+            cell.load_state_dict(
+                {name: parameters[f"{name}_l{layer}"] for name, _ in cell.named_parameters()}
+            )
+        return attention.train(lstm.training)
+
+    def _check(self, features: Tensor) -> None:
+        shape = tuple(features.shape)
+        if features.ndim not in (2, 3, 4):
+            raise ValueError(
+                "Expected `features` to have shape (b, c, h, w), (b, c) or (b, t, c), but got "
+                f"{shape}."
+            )
+        channels = shape[2] if features.ndim == 3 else shape[1]
+        if channels != self.input_size:
+            raise ValueError(
+                f"Expected `features` to have {self.input_size} channels, but got {channels} in "
+                f"shape {shape}. Build the module with input_size={channels}."
+            )
+        if 0 in shape[1:]:
+            raise ValueError(
+                f"Expected `features` to hold at least one position, but got shape {shape}."
+            )
+        if not features.is_floating_point():
+            raise TypeError(
+                f"Expected `features` to be floating point, but got {features.dtype}. "
+                "Convert them: features.float()."
+            )
+
+    def extra_repr(self) -> str:
+        """Name the sizes in `print(module)`."""
+        return (
+            f"input_size={self.input_size}, hidden_size={self.hidden_size}, "
+            f"num_steps={self.num_steps}, num_layers={len(self.cells)}"
+        )
+
+
+def _unroll(cell: nn.LSTMCell, inputs: Tensor, steps: int) -> Tensor:
+    """Run one LSTM layer over `inputs` (b t c), or (b 1 c) for the same vector at every step."""
+    input_gates = F.linear(inputs, cell.weight_ih, cell.bias_ih + cell.bias_hh)
+    hidden = memory = input_gates.new_zeros(inputs.shape[0], cell.hidden_size)
+    states = []
+    for step in range(steps):
+        gates = input_gates[:, step if inputs.shape[1] > 1 else 0] + F.linear(hidden, cell.weight_hh)
+        write, forget, candidate, read = gates.chunk(4, dim=1)  # i, f, g, o in torch's order
+        memory = forget.sigmoid() * memory + write.sigmoid() * candidate.tanh()
+        hidden = read.sigmoid() * memory.tanh()
+        states.append(hidden)
+    return torch.stack(states, dim=1)

@@ -1,0 +1,275 @@
+"""The two streams: a global classifier, and a local one that looks at parts of the picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from einops import einsum, rearrange, reduce
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from recurrent_attention.attention import RecurrentRefinedAttention
+from recurrent_attention.backbone import FeatureBackbone
+from recurrent_attention.checkpoint_names import canonical_names
+from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
+
+GLOBAL_CONV_CHANNELS = 1024  # of the two 1x1 convolutions in the authors' code
+
+
+class TwoStreamClassifier(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="recurrent-attention",
+    tags=["image-classification", "fine-grained"],
+    license="mit",
+):
+    """Classify an image by all of it and by some of its parts, on any timm backbone.
+
+    The global stream pools the backbone's map of the whole image into a linear classifier. The
+    local stream runs each patch through a backbone of its own (same architecture, own weights),
+    looks at the pooled result for `num_steps` steps (`RecurrentRefinedAttention`) and classifies
+    what it found; its logits are averaged over the patches. Both are summed:
+
+        logits = global_logits + fusion_weight * local_logits
+
+    Args:
+        backbone: a timm model name, for both streams.
+        num_classes: k.
+        pretrained: load timm's pretrained weights into both backbones.
+        local_backbone: another timm name for the local stream; default: the same.
+        backbone_kwargs: further arguments of `timm.create_model`, for both streams.
+        image_size: side of the square images, in pixels. 448 in the paper.
+        patch_size: side of the square patches, in pixels. 224 in the paper.
+        num_patches: patches per image that data sets for this model give. 1 in the paper.
+        hidden_size: d of the recurrence. 512 in the authors' code.
+        num_steps: T, looks at each patch. 10 in the paper.
+        num_layers: stacked LSTM layers. 2 in the authors' code.
+        global_head: "linear" as in the paper, or "conv" for the pair of 1x1 convolutions to 1024
+            channels that the authors' code has before the pooling.
+        fusion_weight: of the local logits in the sum. 1 in the paper.
+        drop_rate: dropout before both classifiers. 0 in the paper.
+        in_chans: channels of images and patches.
+        class_names: k names, kept with the model.
+
+    Raises:
+        ValueError: if the backbone is unknown, or a size does not fit.
+
+    Example:
+        >>> model = TwoStreamClassifier("test_resnet", num_classes=7, image_size=64, patch_size=32)
+        >>> output = model(torch.randn(2, 3, 64, 64), torch.randn(2, 5, 3, 32, 32))
+        >>> output.logits.shape, output.step_logits.shape
+        (torch.Size([2, 7]), torch.Size([2, 5, 10, 7]))
+
+    Differences from the paper:
+        Local logits are averaged over several patches where several are given; the paper classifies
+        one. `fusion_weight` and the loss weight are two numbers; the authors' code has one.
+
+    References:
+        Shroff et al., "Focus Longer to See Better", CVPRW 2020, arXiv:2005.10979.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "vgg19",
+        num_classes: int = 200,
+        *,
+        pretrained: bool = False,
+        local_backbone: str | None = None,
+        backbone_kwargs: dict[str, Any] | None = None,
+        image_size: int = 448,
+        patch_size: int = 224,
+        num_patches: int = 1,
+        hidden_size: int = 512,
+        num_steps: int = 10,
+        num_layers: int = 2,
+        global_head: Literal["linear", "conv"] = "linear",
+        fusion_weight: float = 1.0,
+        drop_rate: float = 0.0,
+        in_chans: int = 3,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"Expected `num_classes` to be at least 1, but got {num_classes}.")
+        if class_names is not None and len(class_names) != num_classes:
+            raise ValueError(
+                f"Expected `class_names` to hold {num_classes} names, but got {len(class_names)}. "
+                f"Pass num_classes={len(class_names)}."
+            )
+        if global_head not in ("linear", "conv"):
+            raise ValueError(
+                f"Expected `global_head` to be 'linear' or 'conv', but got {global_head!r}."
+            )
+        kwargs = dict(backbone_kwargs or {})
+        self._config = {
+            "backbone": backbone,
+            "num_classes": num_classes,
+            "local_backbone": local_backbone,
+            "backbone_kwargs": {k: v for k, v in kwargs.items() if k != "pretrained_cfg_overlay"},
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "num_patches": num_patches,
+            "hidden_size": hidden_size,
+            "num_steps": num_steps,
+            "num_layers": num_layers,
+            "global_head": global_head,
+            "fusion_weight": fusion_weight,
+            "drop_rate": drop_rate,
+            "in_chans": in_chans,
+            "class_names": list(class_names) if class_names is not None else None,
+        }
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.num_patches = num_patches
+        self.fusion_weight = fusion_weight
+        self.class_names = tuple(class_names) if class_names is not None else None
+
+        kwargs |= {"pretrained": pretrained, "in_chans": in_chans}
+        self.global_backbone = FeatureBackbone(backbone, img_size=image_size, **kwargs)
+        self.local_backbone = FeatureBackbone(
+            local_backbone or backbone, img_size=patch_size, final_pool=False, **kwargs
+        )
+        channels = self.global_backbone.out_channels
+        self.global_convs = _conv_pair(channels) if global_head == "conv" else None
+        self.drop = nn.Dropout(drop_rate)
+        self.global_head = _classifier(
+            GLOBAL_CONV_CHANNELS if global_head == "conv" else channels, num_classes
+        )
+        self.attention = RecurrentRefinedAttention(
+            self.local_backbone.out_channels, hidden_size, num_steps=num_steps, num_layers=num_layers
+        )
+        self.local_head = _classifier(hidden_size, num_classes)
+
+    def forward(self, images: Tensor, patches: Tensor) -> TwoStreamOutput:
+        """Classify images and their patches.
+
+        Args:
+            images: (b 3 h w) floating point, normalised as the backbone wants it (`data_config`).
+            patches: (b 3 h w), or (b p 3 h w) for p patches per image, normalised likewise.
+
+        Returns:
+            `TwoStreamOutput` with the logits of both streams, fused and by step.
+
+        Raises:
+            ValueError: if a shape does not fit, or the two batch sizes differ.
+            TypeError: if one of the two is not floating point.
+        """
+        return self.classify(self.encode(images, patches))
+
+    def encode(self, images: Tensor, patches: Tensor) -> TwoStreamFeatures:
+        """Run the two backbones and leave the heads out.
+
+        Args:
+            images: as in `forward`.
+            patches: as in `forward`.
+
+        Returns:
+            `TwoStreamFeatures` with the maps (b c h w) and (b p c h w).
+        """
+        if patches.ndim == 4:
+            patches = rearrange(patches, "b c h w -> b 1 c h w")
+        if patches.ndim != 5:
+            raise ValueError(
+                "Expected `patches` to have shape (b, 3, h, w) or (b, p, 3, h, w), but got "
+                f"{tuple(patches.shape)}."
+            )
+        if patches.shape[0] != images.shape[0]:
+            raise ValueError(
+                "Expected `patches` to hold patches of as many images as `images`, but got batches "
+                f"of {patches.shape[0]} and {images.shape[0]}."
+            )
+        if patches.shape[1] == 0:
+            raise ValueError(
+                "Expected `patches` to hold at least one patch per image, but got shape "
+                f"{tuple(patches.shape)}."
+            )
+        global_map = self.global_backbone(images)
+        local_maps = self.local_backbone(rearrange(patches, "b p c h w -> (b p) c h w"))
+        return TwoStreamFeatures(
+            global_map, rearrange(local_maps, "(b p) c h w -> b p c h w", p=patches.shape[1])
+        )
+
+    def classify(self, features: TwoStreamFeatures) -> TwoStreamOutput:
+        """Run the heads of both streams on what the backbones saw.
+
+        Args:
+            features: of `encode`, or their means over h w, which answer the same; only with
+                `global_head="conv"` the global map is needed whole.
+
+        Returns:
+            `TwoStreamOutput`.
+        """
+        global_features, local_features = features
+        if self.global_convs is not None:
+            global_features = self.global_convs(global_features)
+        if global_features.ndim == 4:
+            global_features = reduce(global_features, "b c h w -> b c", "mean")
+        global_logits = self.global_head(self.drop(global_features))
+
+        num_patches = local_features.shape[1]
+        found = self.attention(rearrange(local_features, "b p ... -> (b p) ..."))
+        step_logits = self.local_head(self.drop(found.states))
+        local_logits = einsum(found.weights, step_logits, "n t, n t k -> n k")
+        local_logits = reduce(local_logits, "(b p) k -> b k", "mean", p=num_patches)
+        return TwoStreamOutput(
+            global_logits + self.fusion_weight * local_logits,
+            global_logits,
+            local_logits,
+            rearrange(step_logits, "(b p) t k -> b p t k", p=num_patches),
+            rearrange(found.weights, "(b p) t -> b p t", p=num_patches),
+        )
+
+    @property
+    def data_config(self) -> dict[str, Any]:
+        """How the backbone wants its input: `mean`, `std`, `interpolation` and more, as in timm."""
+        return self.global_backbone.data_config
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights saved from this class, or from the authors' network, wrapped or not.
+
+        Args:
+            state_dict: names may carry `module.` or `_orig_mod.`, or be the authors' names
+                (for `backbone="vgg19", global_head="conv"`).
+            strict: as in `torch.nn.Module.load_state_dict`.
+            assign: as in `torch.nn.Module.load_state_dict`.
+
+        Returns:
+            The missing and unexpected names, as torch does.
+        """
+        return super().load_state_dict(canonical_names(state_dict), strict=strict, assign=assign)
+
+    def save_pretrained(
+        self, save_directory: str | Path, *, config: Any = None, **kwargs: Any
+    ) -> str | None:
+        """Write model.safetensors, config.json and a model card into a folder.
+
+        The configuration rebuilds the model without pretrained weights, so that loading never
+        downloads any. Further arguments are those of `huggingface_hub.PyTorchModelHubMixin`.
+        """
+        return super().save_pretrained(save_directory, config=config or self._config, **kwargs)
+
+
+def _conv_pair(channels: int) -> nn.Sequential:
+    """Build the authors' two 1x1 convolutions: Kaiming initialised by fan-out, biases 0."""
+    pair = nn.Sequential(
+        nn.Conv2d(channels, GLOBAL_CONV_CHANNELS, 1),
+        nn.ReLU(),
+        nn.Conv2d(GLOBAL_CONV_CHANNELS, GLOBAL_CONV_CHANNELS, 1),
+        nn.ReLU(),
+    )
+    for layer in pair:
+        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(layer.bias)
+    return pair
+
+
+def _classifier(channels: int, num_classes: int) -> nn.Linear:
+    """Build a classifier initialised as in the authors' code: weights N(0, 0.01), bias 0."""
+    linear = nn.Linear(channels, num_classes)
+    nn.init.normal_(linear.weight, std=0.01)
+    nn.init.zeros_(linear.bias)
+    return linear

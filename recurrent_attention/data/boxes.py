@@ -1,0 +1,144 @@
+"""Patch boxes: the authors' files, and what makes a box a box."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recurrent_attention.data.pictures import Pictures, picture_size
+
+AUTHORS_PICTURE_SIDE = 448  # their boxes are in pixels of the whole picture resized to this square
+EDGE_TOLERANCE = 1.0  # pixels that a box may stand out of its picture by rounding; then it is cut
+
+
+def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
+    """Read a patch file in the format of the paper's authors (`train_patches.npy`).
+
+    The file holds float64 (n, p, 5), a row `[y0, y1, x0, x1, label]` in pixels of the whole picture
+    resized to 448 x 448, one entry for each picture of one split in the order of sorted class
+    folders and sorted file names; the order of `pictures` does not matter.
+
+    Args:
+        path: of the .npy file.
+        pictures: the split it belongs to, whole.
+
+    Returns:
+        Relative file name to boxes (p 4), xyxy in pixels of the picture as it is on disk, best first.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is no such array, does not fit the split, or holds an empty box.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a patch file at {path}, but there is none.")
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise ValueError(f"Expected {path} to be a NumPy array file, but got: {error}.") from error
+    if not isinstance(table, np.ndarray) or table.ndim != 3 or table.shape[2] != 5:
+        shape = getattr(table, "shape", "an archive")
+        raise ValueError(
+            f"Expected {path} to hold rows [y0, y1, x0, x1, label] in shape (pictures, boxes, 5), "
+            f"but got {shape}."
+        )
+    if len(table) != len(pictures):
+        raise ValueError(
+            f"Expected {path} to hold boxes for the {len(pictures)} pictures of this split, but got "
+            f"{len(table)}. Use the file of the same split and of the whole split."
+        )
+    order = sorted(range(len(pictures)), key=lambda i: tuple(pictures.names[i].rsplit("/", 1)))
+    _check_labels(path, table, [pictures.labels[i] for i in order])
+    boxes = {}
+    for row, index in zip(table, order, strict=True):
+        width, height = picture_size(pictures.path(index))
+        y0, y1, x0, x1 = torch.from_numpy(row[:, :4]).float().unbind(1)
+        scale = torch.tensor([width, height, width, height]) / AUTHORS_PICTURE_SIDE
+        boxes[pictures.names[index]] = torch.stack([x0, y0, x1, y1], dim=1) * scale
+        check_boxes(boxes[pictures.names[index]], (width, height), pictures.names[index])
+    return boxes
+
+
+def find_patch_files(folder: str | Path) -> tuple[Path, Path]:
+    """Find the authors' two files in a folder.
+
+    Args:
+        folder: that holds train_patches.npy and test_patches.npy.
+
+    Returns:
+        The two paths.
+
+    Raises:
+        FileNotFoundError: if one of them is missing.
+    """
+    paths = Path(folder) / "train_patches.npy", Path(folder) / "test_patches.npy"
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"Expected train_patches.npy and test_patches.npy in {folder}, but {path.name} is "
+                "missing."
+            )
+    return paths
+
+
+def check_boxes(boxes: Tensor, size: tuple[int, int], name: str) -> None:
+    """Refuse boxes that are empty or stand outside their picture.
+
+    Args:
+        boxes: (n 4) xyxy in pixels of the picture.
+        size: (width, height) of the picture.
+        name: of the picture, for the message.
+
+    Raises:
+        ValueError: naming the first such box.
+    """
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
+        raise ValueError(
+            f"Expected the boxes of {name} to have shape (n, 4) with at least one box, but got "
+            f"{tuple(boxes.shape)}."
+        )
+    x0, y0, x1, y1 = boxes.unbind(1)
+    width, height = size
+    slack = EDGE_TOLERANCE
+    inside = (x0 >= -slack) & (y0 >= -slack) & (x1 <= width + slack) & (y1 <= height + slack)
+    good = inside & (x1 > x0) & (y1 > y0)  # a NaN compares false, so it is refused as well
+    if not bool(good.all()):
+        first = int((~good).nonzero()[0])
+        raise ValueError(
+            f"Expected box {first} of {name} to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside "
+            f"its {width} x {height} picture, but got {tuple(boxes[first].tolist())}."
+        )
+
+
+def boxes_of(name: str, boxes: Mapping[str, Tensor]) -> Tensor:
+    """Look up the boxes of one picture.
+
+    Args:
+        name: relative file name.
+        boxes: by relative file name.
+
+    Returns:
+        (n 4) xyxy.
+
+    Raises:
+        ValueError: if the picture has none.
+    """
+    if name not in boxes:
+        raise ValueError(
+            f"Expected boxes for {name}, but the {len(boxes)} given are of other pictures. Key them "
+            "by the file name relative to the data set's root."
+        )
+    return boxes[name]
+
+
+def _check_labels(path: Path, table: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", labels: list[int]) -> None:
+    """Compare the class columns up to their numbering: a wrong split shows here."""
+    theirs = table[:, 0, 4]
+    pairs = set(zip(theirs.tolist(), labels, strict=True))
+    if len(pairs) != len(set(labels)) or len(pairs) != len(set(theirs.tolist())):
+        raise ValueError(
+            f"Expected the label column of {path} to agree with the classes of its pictures, but "
+            f"{len(pairs)} different pairs stand for {len(set(labels))} classes. Is it another split?"
+        )

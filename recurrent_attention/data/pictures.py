@@ -1,0 +1,167 @@
+"""Labelled pictures on disk: the form that every data set of this package has."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL import Image, ImageOps
+from torch.utils.data import Dataset
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+
+
+class Pictures(Dataset[tuple[Image.Image, int]]):
+    """Pictures by relative file name, each with a label.
+
+    Indexing gives `(picture, label)` with an RGB `PIL.Image`, also for grayscale or palette files.
+
+    Args:
+        root: the folder that the names are relative to.
+        names: relative file names, with forward slashes.
+        labels: one class index in [0, k) for each name.
+        class_names: k names.
+
+    Attributes:
+        root: the folder.
+        names: tuple of relative file names.
+        labels: tuple of class indices.
+        class_names: tuple of class names.
+
+    Raises:
+        ValueError: if names and labels differ in number, or a name stands twice.
+    """
+
+    def __init__(
+        self,
+        root: str | Path,
+        names: Iterable[str],
+        labels: Iterable[int],
+        class_names: Iterable[str],
+    ) -> None:
+        self.root = Path(root)
+        self.names = tuple(names)
+        self.labels = tuple(labels)
+        self.class_names = tuple(class_names)
+        if len(self.names) != len(self.labels):
+            raise ValueError(
+                "Expected `names` and `labels` to be equally many, but got "
+                f"{len(self.names)} and {len(self.labels)}."
+            )
+        if len(set(self.names)) != len(self.names):
+            seen: set[str] = set()
+            twice = next(name for name in self.names if name in seen or seen.add(name))
+            raise ValueError(f"Expected each picture to be listed once, but {twice} stands twice.")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        return open_picture(self.path(index)), self.labels[index]
+
+    def path(self, index: int) -> Path:
+        """Tell where picture number `index` lies."""
+        return self.root / self.names[index]
+
+    def subset(self, indices: Sequence[int]) -> Self:
+        """Keep some of the pictures, in the given order.
+
+        Args:
+            indices: positions in this data set.
+
+        Returns:
+            A data set of the same class, sharing whatever else belongs to it (boxes, parts).
+        """
+        chosen = object.__new__(type(self))
+        chosen.__dict__.update(self.__dict__)
+        chosen.names = tuple(self.names[i] for i in indices)
+        chosen.labels = tuple(self.labels[i] for i in indices)
+        return chosen
+
+    def split(self, fraction: float, *, seed: int) -> tuple[Self, Self]:
+        """Split off a validation set, with the same share of every class.
+
+        Args:
+            fraction: share of each class to split off, in (0, 1); at least one picture of each class
+                that has two, and never all of them.
+            seed: of the draw; the global random state is left alone.
+
+        Returns:
+            What remains, and what was split off, each in the order of this data set.
+
+        Raises:
+            ValueError: if `fraction` is not in (0, 1).
+        """
+        if not 0 < fraction < 1:
+            raise ValueError(f"Expected `fraction` to be in (0, 1), but got {fraction}.")
+        generator = torch.Generator().manual_seed(seed)
+        by_class: dict[int, list[int]] = {}
+        for index, label in enumerate(self.labels):
+            by_class.setdefault(label, []).append(index)
+        held_out: set[int] = set()
+        for _, members in sorted(by_class.items()):
+            wanted = max(1, round(fraction * len(members)))
+            order = torch.randperm(len(members), generator=generator).tolist()
+            held_out.update(members[i] for i in order[: min(wanted, len(members) - 1)])
+        kept = [index for index in range(len(self)) if index not in held_out]
+        return self.subset(kept), self.subset(sorted(held_out))
+
+
+def open_picture(path: str | Path) -> Image.Image:
+    """Read a picture as RGB, upright (EXIF orientation applied).
+
+    Args:
+        path: of the file.
+
+    Returns:
+        An RGB picture, decoded.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no picture, or is cut off.
+    """
+    try:
+        with Image.open(path) as picture:
+            upright: Any = ImageOps.exif_transpose(picture)
+            return _as_rgb(upright)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"Expected a picture at {path}, but there is no file.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"Expected a readable picture at {path}, but got: {error}. Replace or remove the file."
+        ) from error
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Read width and height of the upright picture from the file's header, without decoding it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        (width, height) in pixels.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is no picture.
+    """
+    try:
+        with Image.open(path) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap the axes
+            return (height, width) if turned else (width, height)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"Expected a picture at {path}, but there is no file.") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(
+            f"Expected a readable picture at {path}, but got: {error}. Replace or remove the file."
+        ) from error
+
+
+def _as_rgb(picture: Image.Image) -> Image.Image:
+    """Convert to RGB; what is transparent becomes white, as a viewer shows it."""
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        return Image.alpha_composite(paper, picture).convert("RGB")
+    return picture.convert("RGB")

@@ -1,0 +1,203 @@
+"""An image and its patches, ready for the two streams."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import RandomResizedCrop
+from torchvision.transforms.v2 import functional as tvf
+
+from recurrent_attention.data.boxes import boxes_of, check_boxes
+from recurrent_attention.data.pictures import Pictures
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+CROP_RATIO = (3 / 4, 4 / 3)  # aspect ratios of a random crop: torchvision's and timm's default
+MIN_VISIBLE = 0.5  # a box counts as inside a crop while half of it is; less shows another part
+CROP_TRIES = 10  # then the whole picture is taken
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class TwoStreamSample(NamedTuple):
+    """One picture as both streams see it.
+
+    Attributes:
+        image: (3 h w) the whole picture, normalised.
+        patches: (p 3 h w) parts of it, cut out of the picture at its own resolution, normalised.
+        label: class index in [0, k).
+        boxes: (p 4) where the patches lie, xyxy in pixels of `image`.
+    """
+
+    image: Tensor
+    patches: Tensor
+    label: int
+    boxes: Tensor
+
+
+class TwoStreamDataset(Dataset[TwoStreamSample]):
+    """Pair each picture with its patches, by file name.
+
+    Patches are cut out of the original picture, not out of the resized one. In training they are
+    drawn at random without repetition, in evaluation they are the first `num_patches`. A random
+    crop or flip changes picture and boxes together.
+
+    Args:
+        pictures: what to read.
+        boxes: relative file name to (n 4) xyxy in pixels of the picture, best first.
+        image_size: side of the square image; the picture's aspect ratio is lost, as in the paper.
+        patch_size: side of the square patches.
+        num_patches: p, patches per image.
+        train: draw patches at random, and flip and crop as told; otherwise everything is fixed.
+        flip: in training, mirror every other picture.
+        crop_scale: in training, the range of the random crop's area as a share of the picture, or
+            None for the whole picture.
+        mean: per channel, for pixels in [0, 1].
+        std: per channel.
+        interpolation: "bilinear", "bicubic", "lanczos" or "nearest".
+
+    Raises:
+        ValueError: if a picture has no boxes or too few, or a number is out of range.
+
+    Random numbers come from torch's global generator.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        boxes: Mapping[str, Tensor],
+        *,
+        image_size: int = 448,
+        patch_size: int = 224,
+        num_patches: int = 1,
+        train: bool = False,
+        flip: bool = True,
+        crop_scale: tuple[float, float] | None = None,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        interpolation: str = "bicubic",
+    ) -> None:
+        if num_patches < 1:
+            raise ValueError(f"Expected `num_patches` to be at least 1, but got {num_patches}.")
+        if interpolation not in _RESAMPLING:
+            raise ValueError(
+                f"Expected `interpolation` to be one of {', '.join(_RESAMPLING)}, but got "
+                f"{interpolation!r}."
+            )
+        if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+            raise ValueError(
+                "Expected `crop_scale` to be (smallest, largest) share of the picture in (0, 1], but "
+                f"got {crop_scale}."
+            )
+        for name in pictures.names:
+            if len(boxes_of(name, boxes)) < num_patches:
+                raise ValueError(
+                    f"Expected at least num_patches={num_patches} boxes for each picture, but {name} "
+                    f"has {len(boxes[name])}."
+                )
+        self.pictures = pictures
+        self.boxes = boxes
+        self.image_size = image_size
+        self.patch_size = patch_size
+        self.num_patches = num_patches
+        self.train = train
+        self.flip = flip
+        self.crop_scale = crop_scale
+        self.mean = tuple(mean)
+        self.std = tuple(std)
+        self.interpolation = interpolation
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> TwoStreamSample:
+        picture, label = self.pictures[index]
+        boxes = self._checked_boxes(index, picture)
+        region, boxes = self._choose_region(picture, boxes)
+        if self.train:
+            order = torch.randperm(len(boxes))
+            order = order.repeat(-(-self.num_patches // len(boxes)))  # a crop can leave too few
+            boxes = boxes[order[: self.num_patches]]
+        else:
+            boxes = boxes[: self.num_patches]
+        image = self._cut(picture, region, self.image_size)
+        patches = torch.stack([self._cut(picture, box, self.patch_size) for box in boxes])
+        x0, y0, x1, y1 = region.tolist()
+        scale = self.image_size / torch.tensor([x1 - x0, y1 - y0] * 2)
+        boxes = (boxes - region[[0, 1, 0, 1]]) * scale
+        if self.train and self.flip and bool(torch.rand(()) < 0.5):
+            image, patches = image.flip(-1), patches.flip(-1)
+            boxes = torch.stack(
+                [self.image_size - boxes[:, 2], boxes[:, 1], self.image_size - boxes[:, 0], boxes[:, 3]],
+                dim=1,
+            )
+        return TwoStreamSample(image, patches, label, boxes)
+
+    def fixed_views(self, index: int) -> tuple[Tensor, Tensor]:
+        """Give the whole picture and all its patches, without any chance.
+
+        Args:
+            index: of the picture.
+
+        Returns:
+            (3 h w) and (n 3 h w) for its n boxes.
+        """
+        picture, _ = self.pictures[index]
+        boxes = self._checked_boxes(index, picture)
+        whole = torch.tensor([0.0, 0.0, *picture.size])
+        patches = torch.stack([self._cut(picture, box, self.patch_size) for box in boxes])
+        return self._cut(picture, whole, self.image_size), patches
+
+    def _checked_boxes(self, index: int, picture: Image.Image) -> Tensor:
+        name = self.pictures.names[index]
+        boxes = self.boxes[name].float()
+        check_boxes(boxes, picture.size, name)
+        return _clip(boxes, torch.tensor([0.0, 0.0, *picture.size]))
+
+    def _choose_region(self, picture: Image.Image, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose what part of the picture is shown, and the boxes that lie in it, cut to it."""
+        whole = torch.tensor([0.0, 0.0, *picture.size])
+        if not (self.train and self.crop_scale):
+            return whole, boxes
+        for _ in range(CROP_TRIES):
+            top, left, height, width = RandomResizedCrop.get_params(
+                picture, list(self.crop_scale), list(CROP_RATIO)
+            )
+            region = torch.tensor([left, top, left + width, top + height]).float()
+            clipped = _clip(boxes, region)
+            seen = _areas(clipped) >= MIN_VISIBLE * _areas(boxes)
+            if bool(seen.any()):
+                return region, clipped[seen]
+        return whole, boxes
+
+    def _cut(self, picture: Image.Image, box: Tensor, size: int) -> Tensor:
+        """Cut a box (4) out of the picture, resize it to a square and normalise it."""
+        resample = _RESAMPLING[self.interpolation]
+        cut = picture.resize((size, size), resample, box=tuple(box.tolist()))
+        pixels = tvf.to_dtype(tvf.pil_to_tensor(cut), torch.float32, scale=True)
+        return tvf.normalize(pixels, list(self.mean), list(self.std))
+
+
+def _clip(boxes: Tensor, region: Tensor) -> Tensor:
+    """Intersect boxes (n 4) with a region (4); what lies outside gets no area."""
+    x0, y0, x1, y1 = region
+    return torch.stack(
+        [
+            boxes[:, 0].clamp(x0, x1),
+            boxes[:, 1].clamp(y0, y1),
+            boxes[:, 2].clamp(x0, x1),
+            boxes[:, 3].clamp(y0, y1),
+        ],
+        dim=1,
+    )
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -1,0 +1,59 @@
+"""The paper's loss over both streams."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recurrent_attention.outputs import TwoStreamOutput
+
+
+class TwoStreamLoss(nn.Module):
+    """Cross-entropy of the global logits plus lambda times that of the local logits.
+
+        loss = CE(global_logits, targets) + local_weight * CE(local_logits, targets)
+
+    The fused logits take no part, so each stream learns as if it were alone: the global stream of a
+    two-stream model is at the same time a fairly trained global-only baseline.
+
+    Args:
+        local_weight: lambda, at least 0. 1 in the authors' code; the paper does not state it.
+        label_smoothing: of both cross-entropies, in [0, 1). 0 in the authors' code.
+
+    Raises:
+        ValueError: if one of the two is outside its range.
+
+    Example:
+        >>> import torch
+        >>> from recurrent_attention.outputs import TwoStreamOutput
+        >>> good, bad = torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 5.0]])
+        >>> nothing = torch.zeros(1, 1, 1)
+        >>> output = TwoStreamOutput(good + bad, good, bad, nothing, nothing)
+        >>> round(TwoStreamLoss(local_weight=0.5)(output, torch.tensor([0])).item(), 4)
+        2.5101
+
+    References:
+        Shroff et al., arXiv:2005.10979, section "Loss".
+    """
+
+    def __init__(self, local_weight: float = 1.0, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        if local_weight < 0:
+            raise ValueError(f"Expected `local_weight` to be at least 0, but got {local_weight}.")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"Expected `label_smoothing` to be in [0, 1), but got {label_smoothing}.")
+        self.local_weight = local_weight
+        self.label_smoothing = label_smoothing
+
+    def forward(self, output: TwoStreamOutput, targets: Tensor) -> Tensor:
+        """Compute the loss, averaged over the batch.
+
+        Args:
+            output: of `TwoStreamClassifier`.
+            targets: (b) class indices in [0, k).
+
+        Returns:
+            A scalar.
+        """
+        smoothing = self.label_smoothing
+        loss = F.cross_entropy(output.global_logits, targets, label_smoothing=smoothing)
+        local = F.cross_entropy(output.local_logits, targets, label_smoothing=smoothing)
+        return loss + self.local_weight * local

@@ -1,0 +1,8 @@
+"""Training and evaluation, on Accelerate; needs `pip install recurrent-attention[train]`."""
+
+from recurrent_attention.training.curves import draw_curves
+from recurrent_attention.training.loop import Evaluation, FitResult, evaluate, fit
+from recurrent_attention.training.recipe import Recipe
+from recurrent_attention.training.run_folder import RunFolder
+
+__all__ = ["Evaluation", "FitResult", "Recipe", "RunFolder", "draw_curves", "evaluate", "fit"]

@@ -1,0 +1,62 @@
+"""The picture of a run: loss and accuracy over its epochs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+STREAM_COLORS = {"global": "#4477aa", "local": "#ee8866", "fused": "#222222"}
+
+
+def draw_curves(
+    history: Sequence[dict[str, Any]], path: str | Path, *, best_epoch: int, held_out: str
+) -> None:
+    """Draw loss and top-1 accuracy of both streams over the epochs.
+
+    Args:
+        history: one dictionary for each epoch, as `fit` gives them.
+        path: of the .png file.
+        best_epoch: marked, from 1.
+        held_out: what the solid lines were measured on, for example "validation".
+    """
+    epochs = [record["epoch"] for record in history]
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, accuracy = figure.subplots(1, 2)
+    loss.plot(epochs, [r["train_loss"] for r in history], "--", color="#888888", label="train")
+    if "val_loss" in history[0]:
+        loss.plot(epochs, [r["val_loss"] for r in history], color="#222222", label=held_out)
+    loss.set(xlabel="epoch", ylabel="loss, both streams", ylim=(0, None))
+    for stream, color in STREAM_COLORS.items():
+        train = [100 * r[f"train_{stream}"] for r in history]
+        accuracy.plot(epochs, train, "--", color=color, alpha=0.45, linewidth=1)
+        if f"val_{stream}" in history[0]:
+            values = [100 * r[f"val_{stream}"] for r in history]
+            width = 2.4 if stream == "fused" else 1.6
+            accuracy.plot(epochs, values, color=color, linewidth=width, label=stream)
+        else:
+            accuracy.plot([], [], color=color, label=stream)
+    accuracy.axvline(best_epoch, color="#bbbbbb", linewidth=1, zorder=0)
+    accuracy.annotate(
+        f"kept: epoch {best_epoch}",
+        (best_epoch, 0.02),
+        xycoords=("data", "axes fraction"),
+        rotation=90,
+        ha="right",
+        fontsize=8,
+        color="#777777",
+    )
+    accuracy.set(xlabel="epoch", ylabel="top-1 in %", ylim=(0, 100))
+    accuracy.set_title(f"solid: {held_out}, dashed: train", fontsize=9, color="#555555")
+    accuracy.legend(loc="lower right", frameon=False)
+    loss.legend(loc="upper right", frameon=False)
+    for axes in (loss, accuracy):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#eeeeee")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.part")
+    figure.savefig(beside, dpi=150, format="png")
+    beside.replace(path)

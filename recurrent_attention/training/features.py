@@ -1,0 +1,275 @@
+"""Features of frozen backbones, computed once and kept on disk."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from recurrent_attention.backbone import FeatureBackbone
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.outputs import TwoStreamFeatures
+
+PICTURES_PER_SHARD = 32  # with 10 patches, mirrored too: 0.4 GB of pixels at 224; a kill loses no more
+VIEWS_PER_PASS = 32  # views a backbone sees at once; more does not go faster on a CPU
+
+
+class FeatureStore:
+    """Feature vectors or maps by key, in memory or in a folder of safetensors files.
+
+    Each file is written beside its place, then renamed, so that it is whole or not there; a file's
+    rows are mapped from disk, not read, until they are asked for.
+
+    Args:
+        folder: where to keep them, or None for memory only.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._shards: list[Tensor] = []
+        self._places: dict[bytes, tuple[int, int]] = {}
+        for path in sorted(folder.glob("*.safetensors")) if folder is not None else []:
+            tensors = load_file(path)
+            self._index(tensors["keys"], tensors["features"])
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def __getitem__(self, key: bytes) -> Tensor:
+        shard, row = self._places[key]
+        return self._shards[shard][row]
+
+    def add(self, keys: list[bytes], features: Tensor) -> None:
+        """Keep features (n ...) under n keys."""
+        table = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
+        features = features.contiguous()
+        self._index(table, features)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = self.folder / f"{hashlib.sha256(table.numpy().tobytes()).hexdigest()}.safetensors"
+            beside = path.with_suffix(f".{os.getpid()}.part")
+            save_file({"keys": table, "features": features}, beside)
+            beside.replace(path)
+
+    def _index(self, keys: Tensor, features: Tensor) -> None:
+        for row, key in enumerate(keys.numpy()):
+            self._places[key.tobytes()] = (len(self._shards), row)
+        self._shards.append(features)
+
+
+class FeatureSample(NamedTuple):
+    """One picture as the heads see it.
+
+    Attributes:
+        global_features: (c), or (c h w) with `global_head="conv"`.
+        local_features: (p c).
+        label: class index in [0, k).
+    """
+
+    global_features: Tensor
+    local_features: Tensor
+    label: int
+
+
+class FeatureDataset(Dataset[FeatureSample]):
+    """The frozen features of a `TwoStreamDataset`, drawn as that data set draws its pictures.
+
+    Args:
+        data: what the features are of; its `train`, `flip` and `num_patches` hold here as well.
+        global_store: features of whole pictures.
+        local_store: features of patches.
+        keys: for each picture, for each variant (as it is, mirrored): its key in the global
+            store and those of its patches in the local store.
+    """
+
+    def __init__(
+        self,
+        data: TwoStreamDataset,
+        global_store: FeatureStore,
+        local_store: FeatureStore,
+        keys: list[list[tuple[bytes, list[bytes]]]],
+    ) -> None:
+        self.data = data
+        self.global_store = global_store
+        self.local_store = local_store
+        self.keys = keys
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, index: int) -> FeatureSample:
+        variants = self.keys[index]
+        variant = int(torch.randint(len(variants), ())) if len(variants) > 1 else 0
+        image_key, patch_keys = variants[variant]
+        order = torch.randperm(len(patch_keys)).tolist() if self.data.train else range(len(patch_keys))
+        patches = [self.local_store[patch_keys[i]] for i in order[: self.data.num_patches]]
+        label = self.data.pictures.labels[index]
+        return FeatureSample(self.global_store[image_key], torch.stack(patches), label)
+
+
+class Heads(nn.Module):
+    """The heads of a classifier as a network of their own, for frozen features."""
+
+    def __init__(self, model: TwoStreamClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, global_features: Tensor, local_features: Tensor) -> Any:
+        """Classify features (b c) or (b c h w), and (b p c)."""
+        return self.model.classify(TwoStreamFeatures(global_features, local_features))
+
+
+def frozen_features(
+    model: TwoStreamClassifier,
+    data: TwoStreamDataset,
+    *,
+    accelerator: Accelerator,
+    cache_dir: str | Path | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> FeatureDataset:
+    """Compute what frozen backbones see in every picture and patch, or take it from the cache.
+
+    An entry is found by the weights, the picture's content, its box, the size, the normalisation
+    and the precision; if one of them changes, it is computed anew.
+
+    Args:
+        model: whose backbones to use; they run in eval mode.
+        data: pictures and boxes; with `train` and `flip` also the mirrored views.
+        accelerator: names device and precision.
+        cache_dir: folder to keep features in, or None for memory only.
+        num_workers: processes that read pictures.
+        progress: show a bar.
+
+    Returns:
+        A data set of features.
+
+    Raises:
+        ValueError: if `data` crops at random: such views cannot be kept.
+    """
+    if data.train and data.crop_scale is not None:
+        raise ValueError(
+            "Expected data for frozen backbones to show whole pictures, whose features can be kept, "
+            f"but got crop_scale={data.crop_scale}. Pass crop_scale=None."
+        )
+    stores, digests = [], []
+    for backbone, keeps_map in (
+        (model.global_backbone, model.global_convs is not None),
+        (model.local_backbone, False),
+    ):
+        digests.append(f"{_digest(backbone)}-{keeps_map}-{accelerator.mixed_precision}")
+        short = hashlib.sha256(digests[-1].encode()).hexdigest()[:16]
+        stores.append(FeatureStore(Path(cache_dir) / short if cache_dir is not None else None))
+    keys = [_keys(data, index, digests) for index in range(len(data))]
+    missing = [
+        index
+        for index, variants in enumerate(keys)
+        if any(
+            image_key not in stores[0] or any(key not in stores[1] for key in patch_keys)
+            for image_key, patch_keys in variants
+        )
+    ]
+    _fill(model, data, missing, keys, stores, accelerator, num_workers, progress)
+    return FeatureDataset(data, stores[0], stores[1], keys)
+
+
+def _digest(backbone: FeatureBackbone) -> str:
+    """Name a backbone by its architecture as built and its weights."""
+    digest = hashlib.sha256(repr(backbone).encode())
+    for name, tensor in backbone.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _keys(
+    data: TwoStreamDataset, index: int, digests: list[str]
+) -> list[tuple[bytes, list[bytes]]]:
+    picture = hashlib.sha256(data.pictures.path(index).read_bytes()).hexdigest()
+    look = [picture, data.mean, data.std, data.interpolation]
+    boxes = data.boxes[data.pictures.names[index]].tolist()
+    variants = []
+    for mirrored in (False, True) if data.train and data.flip else (False,):
+        image_key = _key(digests[0], *look, data.image_size, mirrored)
+        patch_keys = [_key(digests[1], *look, data.patch_size, mirrored, box) for box in boxes]
+        variants.append((image_key, patch_keys))
+    return variants
+
+
+def _key(*parts: Any) -> bytes:
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+class _Views(Dataset[tuple[int, Tensor, Tensor]]):
+    def __init__(self, data: TwoStreamDataset, indices: list[int]) -> None:
+        self.data = data
+        self.indices = indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> tuple[int, Tensor, Tensor]:
+        return (self.indices[position], *self.data.fixed_views(self.indices[position]))
+
+
+def _fill(
+    model: TwoStreamClassifier,
+    data: TwoStreamDataset,
+    missing: list[int],
+    keys: list[list[tuple[bytes, list[bytes]]]],
+    stores: list[FeatureStore],
+    accelerator: Accelerator,
+    num_workers: int,
+    progress: bool,
+) -> None:
+    loader = DataLoader(_Views(data, missing), batch_size=None, num_workers=num_workers)
+    bar = tqdm(loader, desc="frozen features", unit="picture", disable=not progress or not missing)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), accelerator.autocast():
+            for views in _chunks(bar, PICTURES_PER_SHARD):
+                images, patches, image_keys, patch_keys = [], [], [], []
+                for index, image, parts in views:
+                    for mirrored, (image_key, own_patch_keys) in enumerate(keys[index]):
+                        images.append((image.flip(-1) if mirrored else image)[None])
+                        patches.append(parts.flip(-1) if mirrored else parts)
+                        image_keys.append(image_key)
+                        patch_keys.extend(own_patch_keys)
+                found = _run(model.global_backbone, images, accelerator, model.global_convs is None)
+                stores[0].add(image_keys, found)
+                found = _run(model.local_backbone, patches, accelerator, True)
+                stores[1].add(patch_keys, found)
+    finally:
+        model.train(was_training)
+
+
+def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    chunk: list[Any] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _run(
+    backbone: FeatureBackbone, views: list[Tensor], accelerator: Accelerator, pooled: bool
+) -> Tensor:
+    found = []
+    for some in torch.cat(views).split(VIEWS_PER_PASS):
+        some = some.to(accelerator.device, memory_format=torch.channels_last)
+        feature_map = backbone(some)
+        found.append((feature_map.mean((2, 3)) if pooled else feature_map).float().cpu())
+    return torch.cat(found)

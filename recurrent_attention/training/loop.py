@@ -1,0 +1,401 @@
+"""The training loop: fit and evaluate, on Accelerate."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+from tqdm.auto import tqdm
+
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.outputs import TwoStreamOutput
+from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
+from recurrent_attention.training.recipe import (
+    Recipe,
+    backbone_parameters,
+    build_optimizer,
+    build_schedule,
+)
+from recurrent_attention.training.run_folder import RunFolder
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Evaluation(NamedTuple):
+    """How well both streams answered, each picture counted once.
+
+    Attributes:
+        loss: of both streams, mean over the pictures.
+        global_top1: share of pictures that the global stream gets right, in [0, 1].
+        local_top1: the same for the local stream.
+        fused_top1: the same for both together.
+        num_images: pictures evaluated.
+        images_per_second: whole loop, reading included.
+    """
+
+    loss: float
+    global_top1: float
+    local_top1: float
+    fused_top1: float
+    num_images: int
+    images_per_second: float
+
+
+class FitResult(NamedTuple):
+    """What a training run did.
+
+    Attributes:
+        history: one dictionary an epoch: loss and accuracy in training and, where there is
+            validation data, on it (`val_*`); learning rates; seconds.
+        best_epoch: the epoch, from 1, whose weights the model holds now.
+    """
+
+    history: list[dict[str, Any]]
+    best_epoch: int
+
+
+class _Scores:
+    """Loss and accuracies, gathered over batches."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.loss = MeanMetric(sync_on_compute=False).to(device)
+        self.streams = {
+            stream: MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False).to(device)
+            for stream in ("global", "local", "fused")
+        }
+        self.num_images = 0
+
+    def update(self, output: TwoStreamOutput, labels: Tensor, loss: Tensor) -> None:
+        self.loss.update(loss.float(), len(labels))
+        self.num_images += len(labels)
+        for stream, logits in (
+            ("global", output.global_logits),
+            ("local", output.local_logits),
+            ("fused", output.logits),
+        ):
+            self.streams[stream].update(logits.float(), labels)
+
+    def compute(self) -> dict[str, float]:
+        values = {stream: metric.compute().item() for stream, metric in self.streams.items()}
+        return {"loss": self.loss.compute().item(), **values}
+
+
+def fit(
+    model: TwoStreamClassifier,
+    train_data: TwoStreamDataset,
+    validation_data: TwoStreamDataset | None = None,
+    *,
+    recipe: Recipe | None = None,
+    run_folder: RunFolder | None = None,
+    cache_dir: str | Path | None = None,
+    device: Device = "auto",
+    num_workers: int = 0,
+    progress: bool = True,
+) -> FitResult:
+    """Train both streams; the model ends with the weights of the best validation epoch.
+
+    The streams share no parameter and the loss is a sum, so the global stream is trained exactly as
+    a global-only classifier would be.
+
+    Args:
+        model: to be trained in place; it stays on the device of the training.
+        train_data: with `train=True`.
+        validation_data: chooses the epoch by fused top-1; without it, the last epoch is kept.
+        recipe: default `Recipe()`.
+        run_folder: gets a line of metrics.jsonl an epoch, and the best model so far.
+        cache_dir: keeps the features of frozen backbones; None keeps them in memory.
+        device: "auto" takes an accelerator if there is one.
+        num_workers: processes that read pictures.
+        progress: show bars.
+
+    Returns:
+        `FitResult`. The global random state, and what requires a gradient, are as before.
+
+    Raises:
+        ValueError: if labels do not fit the model, or the device is not there.
+        FloatingPointError: if the loss is no longer finite.
+    """
+    recipe = recipe or Recipe()
+    for data in (train_data, validation_data):
+        if data is not None:
+            _check_labels(model, data)
+    accelerator = _accelerator(device, recipe.precision, recipe.accumulation_steps)
+    model.to(accelerator.device)
+    was_training = model.training
+    # The CPU's generator draws order, patches, crops; a GPU's draws only dropout.
+    with torch.random.fork_rng(), _frozen(model, recipe.freeze):
+        torch.manual_seed(recipe.seed)
+        try:
+            return _fit(
+                accelerator,
+                model,
+                train_data,
+                validation_data,
+                recipe,
+                run_folder,
+                cache_dir,
+                num_workers,
+                progress,
+            )
+        finally:
+            model.train(was_training)
+
+
+def evaluate(
+    model: TwoStreamClassifier,
+    data: TwoStreamDataset,
+    *,
+    batch_size: int = 32,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    frozen: bool = False,
+    cache_dir: str | Path | None = None,
+    device: Device = "auto",
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure global, local and fused top-1 in eval mode.
+
+    Args:
+        model: its mode is the same afterwards.
+        data: with `train=False`, so that every patch is where it should be.
+        batch_size: pictures at once.
+        precision: "fp32", or autocast to "bf16" or "fp16".
+        frozen: go over cached features, as training with `freeze` does.
+        cache_dir: of those features; None keeps them in memory.
+        device: "auto" takes an accelerator if there is one.
+        num_workers: processes that read pictures.
+        progress: show a bar.
+
+    Returns:
+        `Evaluation`.
+
+    Raises:
+        ValueError: if labels do not fit the model, or `data` draws at random.
+    """
+    if data.train:
+        raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
+    _check_labels(model, data)
+    accelerator = _accelerator(device, precision, 1)
+    model.to(accelerator.device)
+    network: nn.Module = model
+    dataset: TwoStreamDataset | FeatureDataset = data
+    if frozen:
+        network = Heads(model)
+        dataset = frozen_features(
+            model,
+            data,
+            accelerator=accelerator,
+            cache_dir=cache_dir,
+            num_workers=num_workers,
+            progress=progress,
+        )
+    loader = DataLoader(dataset, batch_size, num_workers=0 if frozen else num_workers)
+    network, loader = accelerator.prepare(network, loader)
+    was_training = model.training
+    try:
+        return _evaluate(accelerator, network, loader, model.num_classes, TwoStreamLoss(), progress)
+    finally:
+        model.train(was_training)
+
+
+def _fit(
+    accelerator: Accelerator,
+    model: TwoStreamClassifier,
+    train_data: TwoStreamDataset,
+    validation_data: TwoStreamDataset | None,
+    recipe: Recipe,
+    run_folder: RunFolder | None,
+    cache_dir: str | Path | None,
+    num_workers: int,
+    progress: bool,
+) -> FitResult:
+    network: nn.Module = model
+    datasets: list[Any] = [train_data, validation_data]
+    if recipe.freeze:
+        network = Heads(model)
+        datasets = [
+            data
+            and frozen_features(
+                model,
+                data,
+                accelerator=accelerator,
+                cache_dir=cache_dir,
+                num_workers=num_workers,
+                progress=progress,
+            )
+            for data in datasets
+        ]
+        num_workers = 0  # features are rows of a table: a process would cost more than it brings
+    loader = DataLoader(
+        datasets[0],
+        recipe.batch_size,
+        shuffle=True,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+        # A last batch of one picture cannot be normalised over the batch.
+        drop_last=len(datasets[0]) > recipe.batch_size,
+    )
+    validation_loader = None
+    if validation_data is not None:
+        validation_loader = DataLoader(datasets[1], recipe.batch_size, num_workers=num_workers)
+        validation_loader = accelerator.prepare(validation_loader)
+    optimizer = build_optimizer(model, recipe)
+    network, optimizer, loader = accelerator.prepare(network, optimizer, loader)
+    updates = math.ceil(len(loader) / recipe.accumulation_steps)
+    schedule = build_schedule(optimizer.optimizer, recipe, updates)
+    loss_of = TwoStreamLoss(recipe.local_weight, recipe.label_smoothing)
+
+    history: list[dict[str, Any]] = []
+    best: tuple[float, int, dict[str, Tensor]] | None = None
+    for epoch in range(1, recipe.epochs + 1):
+        started = time.perf_counter()
+        model.train()
+        if recipe.freeze:  # their running statistics stay as they are, too
+            model.global_backbone.eval()
+            model.local_backbone.eval()
+        scores = _Scores(model.num_classes, accelerator.device)
+        description = f"epoch {epoch}/{recipe.epochs}"
+        bar = tqdm(loader, desc=description, leave=False, disable=not progress)
+        for first, second, labels, *_ in bar:
+            with accelerator.accumulate(network):
+                output = network(first, second)
+                loss = loss_of(output, labels)
+                if not bool(torch.isfinite(loss)):
+                    raise FloatingPointError(
+                        f"Expected a finite loss, but got {loss.item()} in epoch {epoch} at learning "
+                        f"rate {schedule.get_last_lr()[-1]:.2g}. Lower the learning rate, or train "
+                        "in fp32."
+                    )
+                accelerator.backward(loss)
+                optimizer.step()
+                if accelerator.sync_gradients:
+                    schedule.step()
+                optimizer.zero_grad()
+            scores.update(output, labels, loss.detach())
+            _show(bar, scores)
+        seconds = time.perf_counter() - started
+        record: dict[str, Any] = {"epoch": epoch, "lr": schedule.get_last_lr()}
+        record |= {f"train_{name}": value for name, value in scores.compute().items()}
+        record |= {"seconds": round(seconds, 3), "images_per_second": scores.num_images / seconds}
+        if validation_loader is not None:
+            found = _evaluate(
+                accelerator, network, validation_loader, model.num_classes, loss_of, progress
+            )
+            record |= {
+                "val_loss": found.loss,
+                "val_global": found.global_top1,
+                "val_local": found.local_top1,
+                "val_fused": found.fused_top1,
+            }
+        history.append(record)
+        score = record.get("val_fused", epoch)  # without validation, the last epoch is the best
+        if best is None or score > best[0]:
+            weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
+            best = (score, epoch, weights)
+            if run_folder is not None and accelerator.is_main_process:
+                run_folder.save_model(model)
+        if run_folder is not None and accelerator.is_main_process:
+            run_folder.add_metrics(record)
+        if progress:
+            tqdm.write(_line(record, recipe.epochs))
+    assert best is not None  # noqa: S101  (epochs is at least 1)
+    model.load_state_dict(best[2])
+    return FitResult(history, best[1])
+
+
+def _evaluate(
+    accelerator: Accelerator,
+    network: nn.Module,
+    loader: DataLoader[Any],
+    num_classes: int,
+    loss_of: TwoStreamLoss,
+    progress: bool,
+) -> Evaluation:
+    network.eval()
+    scores = _Scores(num_classes, accelerator.device)
+    started = time.perf_counter()
+    bar = tqdm(loader, desc="evaluate", leave=False, disable=not progress)
+    with torch.no_grad():
+        for first, second, labels, *_ in bar:
+            output = network(first, second)
+            # gather_for_metrics drops the pictures that pad the last batch of several processes.
+            gathered = accelerator.gather_for_metrics((*output, labels))
+            output, labels = TwoStreamOutput(*gathered[:-1]), gathered[-1]
+            scores.update(output, labels, loss_of(output, labels))
+            _show(bar, scores)
+    seconds = time.perf_counter() - started
+    values = scores.compute()
+    return Evaluation(
+        values["loss"],
+        values["global"],
+        values["local"],
+        values["fused"],
+        scores.num_images,
+        scores.num_images / seconds,
+    )
+
+
+def _show(bar: Any, scores: _Scores) -> None:
+    if not bar.disable:
+        values = scores.compute()
+        bar.set_postfix(loss=f"{values['loss']:.3f}", top1=f"{100 * values['fused']:.1f}%")
+
+
+def _line(record: dict[str, Any], epochs: int) -> str:
+    """Put an epoch into a line of text."""
+    parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {record['train_loss']:.3f}"]
+    for kind in ("train", "val"):
+        if f"{kind}_fused" in record:
+            values = [f"{100 * record[f'{kind}_{s}']:.1f}" for s in ("global", "local", "fused")]
+            parts.append(f"{kind} global {values[0]} local {values[1]} fused {values[2]}")
+    return "  ".join([*parts, f"{record['seconds']:.1f} s"])
+
+
+def _check_labels(model: TwoStreamClassifier, data: TwoStreamDataset) -> None:
+    classes = len(data.pictures.class_names)
+    if classes > model.num_classes:
+        raise ValueError(
+            f"Expected data of at most {model.num_classes} classes, as the model has, but got "
+            f"{classes}. Build the model with num_classes={classes}."
+        )
+
+
+def _accelerator(device: Device, precision: str, accumulation_steps: int) -> Accelerator:
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(f"Expected `device` to be 'auto', 'cpu' or 'cuda', but got {device!r}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "Expected a CUDA device for device='cuda', but torch finds none. Use device='cpu'."
+        )
+    # Accelerate keeps one state a process; a second call with other settings needs a fresh one.
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return Accelerator(
+        cpu=device == "cpu",
+        mixed_precision="no" if precision == "fp32" else precision,
+        gradient_accumulation_steps=accumulation_steps,
+    )
+
+
+@contextmanager
+def _frozen(model: TwoStreamClassifier, freeze: bool) -> Iterator[None]:
+    """Ask for no gradient of the backbones meanwhile."""
+    parameters = backbone_parameters(model) if freeze else []
+    asked = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, before in zip(parameters, asked, strict=True):
+            parameter.requires_grad_(before)

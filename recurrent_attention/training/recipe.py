@@ -1,0 +1,163 @@
+"""What a training run is made of: optimiser, learning rates, schedule, precision."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from recurrent_attention.classifier import TwoStreamClassifier
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train a two-stream classifier; the defaults fine-tune a pretrained backbone.
+
+    Attributes:
+        epochs: passes over the training pictures.
+        batch_size: pictures in a batch, per process.
+        accumulation_steps: batches whose gradients are summed before an update.
+        optimizer: "adamw", or "sgd" (with `momentum`).
+        lr: learning rate of the backbones.
+        head_lr: learning rate of all that is new: convolutions, attention and classifiers.
+        weight_decay: of every parameter.
+        momentum: of SGD.
+        schedule: "cosine" down to 0, or "steps" (times `decay_rate` at each of `decay_epochs`).
+        warmup_epochs: epochs of linear warm-up before the cosine.
+        decay_epochs: of the step schedule.
+        decay_rate: of the step schedule.
+        local_weight: lambda of the loss.
+        label_smoothing: of both cross-entropies.
+        freeze: leave the backbones as they are and train the heads on their cached features.
+        precision: "fp32", or autocast to "bf16" or "fp16".
+        seed: of the data order, patches, crops and dropout.
+
+    Raises:
+        ValueError: if a number is out of range.
+    """
+
+    epochs: int = 30
+    batch_size: int = 32
+    accumulation_steps: int = 1
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-4
+    head_lr: float = 1e-3
+    weight_decay: float = 0.05
+    momentum: float = 0.9
+    schedule: Literal["cosine", "steps"] = "cosine"
+    warmup_epochs: float = 1.0
+    decay_epochs: tuple[int, ...] = (30, 60)
+    decay_rate: float = 0.1
+    local_weight: float = 1.0
+    label_smoothing: float = 0.0
+    freeze: bool = False
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        for name in ("epochs", "batch_size", "accumulation_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected `{name}` to be at least 1, but got {getattr(self, name)}.")
+        for name in ("lr", "head_lr", "weight_decay", "warmup_epochs"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(
+                    f"Expected `{name}` to be at least 0 and finite, but got {getattr(self, name)}."
+                )
+        choices = {
+            "optimizer": ("adamw", "sgd"),
+            "schedule": ("cosine", "steps"),
+            "precision": ("fp32", "bf16", "fp16"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"Expected `{name}` to be one of {', '.join(allowed)}, but got "
+                    f"{getattr(self, name)!r}."
+                )
+
+    @classmethod
+    def paper(cls, *, epochs: int = 90, batch_size: int = 32, seed: int = 0) -> "Recipe":
+        """Give the recipe of the authors' code: SGD at 1e-3 everywhere, steps at 30 and 60.
+
+        The number of epochs is not known; 90 gives each of the three learning rates 30.
+        """
+        return cls(
+            epochs=epochs,
+            batch_size=batch_size,
+            optimizer="sgd",
+            lr=1e-3,
+            head_lr=1e-3,
+            weight_decay=5e-4,
+            momentum=0.9,
+            schedule="steps",
+            warmup_epochs=0.0,
+            seed=seed,
+        )
+
+
+def backbone_parameters(model: TwoStreamClassifier) -> list[nn.Parameter]:
+    """List the parameters that a frozen run leaves alone."""
+    return [*model.global_backbone.parameters(), *model.local_backbone.parameters()]
+
+
+def build_optimizer(model: TwoStreamClassifier, recipe: Recipe) -> torch.optim.Optimizer:
+    """Build the optimiser, with one learning rate for the backbones and one for what is new.
+
+    Args:
+        model: to be trained.
+        recipe: with `freeze` the backbones get no group.
+
+    Returns:
+        An optimiser with the group of the new layers last.
+    """
+    backbones = backbone_parameters(model)
+    known = {id(parameter) for parameter in backbones}
+    new = [parameter for parameter in model.parameters() if id(parameter) not in known]
+    groups: list[dict[str, Iterable[nn.Parameter] | float]] = []
+    if not recipe.freeze:
+        groups.append({"params": backbones, "lr": recipe.lr})
+    groups.append({"params": new, "lr": recipe.head_lr})
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per_epoch: int
+) -> LambdaLR:
+    """Build the learning rate's course; step it after each update of the optimiser."""
+
+    def factor(update: int) -> float:
+        return learning_rate_factor(recipe, update / updates_per_epoch, 1 / updates_per_epoch)
+
+    return LambdaLR(optimizer, factor)
+
+
+def learning_rate_factor(recipe: Recipe, epoch: float, update: float = 0.0) -> float:
+    """Tell by what the learning rates are multiplied at a point of the training.
+
+    Args:
+        recipe: names the schedule.
+        epoch: epochs done so far, in [0, epochs].
+        update: length of one update in epochs, so that the warm-up does not begin at 0.
+
+    Returns:
+        A factor in [0, 1].
+
+    Example:
+        >>> recipe = Recipe(epochs=11, warmup_epochs=1)
+        >>> [round(learning_rate_factor(recipe, epoch), 2) for epoch in (0.5, 1, 6, 11)]
+        [0.5, 1.0, 0.5, 0.0]
+    """
+    if recipe.schedule == "steps":
+        passed = sum(epoch >= limit - 1e-9 for limit in recipe.decay_epochs)
+        return recipe.decay_rate**passed
+    warmup = min(recipe.warmup_epochs, recipe.epochs)
+    if epoch < warmup:
+        return min(1.0, (epoch + update) / warmup)
+    progress = (epoch - warmup) / max(recipe.epochs - warmup, 1e-9)
+    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

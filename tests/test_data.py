@@ -1,0 +1,317 @@
+"""Reading pictures, CUB's layout, folders per class and patch files."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from recurrent_attention.data import (
+    CUB200,
+    PictureFolder,
+    Pictures,
+    find_patch_files,
+    open_picture,
+    read_patch_file,
+)
+from recurrent_attention.data.pictures import picture_size
+
+# Ids deliberately neither in the order of names nor from 1; file names chosen so that the order of
+# ids, of names and of positions all differ.
+ROWS = {
+    # id: (name, class id, is train)
+    40: ("001.Auk/auk_10.jpg", 1, 1),
+    7: ("001.Auk/auk_2.jpg", 1, 1),
+    9: ("001.Auk/auk_1.jpg", 1, 0),
+    12: ("005.Wren/wren_b.jpg", 5, 1),
+    3: ("005.Wren/wren_a.jpg", 5, 1),
+    8: ("005.Wren/wren_c.jpg", 5, 0),
+}
+
+
+@pytest.fixture
+def cub(tmp_path):
+    root = tmp_path / "CUB_200_2011"
+    for number, (image_id, (name, _, _)) in enumerate(ROWS.items()):
+        path = root / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        color = (image_id, 2 * image_id, 3 * image_id)
+        Image.new("RGB", (100 + number, 50), color).save(path, quality=100, subsampling=0)
+    ids = sorted(ROWS)
+    write(root / "images.txt", [f"{i} {ROWS[i][0]}" for i in ids])
+    write(root / "image_class_labels.txt", [f"{i} {ROWS[i][1]}" for i in reversed(ids)])
+    write(root / "train_test_split.txt", [f"{i} {ROWS[i][2]}" for i in ROWS])
+    write(root / "classes.txt", ["1 001.Auk", "5 005.Wren"])
+    write(root / "bounding_boxes.txt", [f"{i} {i}.0 2.0 30.0 40.5" for i in ids])
+    write(root / "parts" / "parts.txt", ["1 back", "2 left eye"])
+    write(
+        root / "parts" / "part_locs.txt",
+        [line for i in ids for line in (f"{i} 1 {i}.5 6.0 1", f"{i} 2 0.0 0.0 0")],
+    )
+    return root
+
+
+def write(path, lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def write_patches(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, np.array(rows, dtype=np.float64))
+    return path
+
+
+def test_cub_joins_by_id_and_sorts_by_file_name(cub):
+    train, test = CUB200(cub, "train"), CUB200(cub, "test")
+    assert train.names == (
+        "001.Auk/auk_10.jpg",
+        "001.Auk/auk_2.jpg",
+        "005.Wren/wren_a.jpg",
+        "005.Wren/wren_b.jpg",
+    )
+    assert train.labels == (0, 0, 1, 1)
+    assert train.class_names == ("001.Auk", "005.Wren")
+    assert test.names == ("001.Auk/auk_1.jpg", "005.Wren/wren_c.jpg")
+    assert CUB200(cub, "all").labels == (0, 0, 0, 1, 1, 1)
+    ids = {name: image_id for image_id, (name, _, _) in ROWS.items()}
+    for data in (train, test):
+        for index, name in enumerate(data.names):
+            picture, _ = data[index]
+            expected = (ids[name], 2 * ids[name], 3 * ids[name])
+            assert np.abs(np.array(picture.getpixel((5, 5))) - expected).max() <= 2
+            assert data.bounding_boxes[name] == (ids[name], 2.0, ids[name] + 30.0, 42.5)
+            assert data.parts[name] == {"back": (ids[name] + 0.5, 6.0)}
+
+
+def test_cub_is_found_from_the_folder_above_and_without_boxes(cub):
+    (cub / "bounding_boxes.txt").unlink()
+    (cub / "parts" / "parts.txt").unlink()
+    data = CUB200(cub.parent)
+    assert len(data) == 4
+    assert data.bounding_boxes == {}
+    assert data.parts == {}
+
+
+def test_cub_of_the_wrong_layout(cub):
+    for file in ("images.txt", "classes.txt"):
+        (cub / file).unlink()
+    found = "bounding_boxes.txt, image_class_labels.txt, images, parts, train_test_split.txt"
+    with pytest.raises(FileNotFoundError) as caught:
+        CUB200(cub)
+    assert str(caught.value) == (
+        f"Expected the layout of CUB-200-2011 in {cub}, but images.txt, classes.txt is missing; "
+        f"found: {found}. For a folder per class use PictureFolder."
+    )
+    with pytest.raises(FileNotFoundError, match="found: no such folder"):
+        CUB200(cub / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("file", "lines", "message"),
+    [
+        (
+            "image_class_labels.txt",
+            ["40 1", "7 1"],
+            "to have a row for each image of images.txt, but 4 of 6 are missing, the first with id 3.",
+        ),
+        ("classes.txt", ["1 001.Auk"], "to name class 5 of 005.Wren/wren_a.jpg, but it names 1 other"),
+        ("train_test_split.txt", [f"{i} 0" for i in ROWS], "for the train split, but it marks none."),
+        ("images.txt", ["1 a/b.jpg", "x y"], "Expected line 2 of .*images.txt to be a number and 1"),
+        ("images.txt", ["1 a/b.jpg", "1 c/d.jpg"], "1 stands again in line 2."),
+    ],
+)
+def test_cub_files_that_disagree(cub, file, lines, message):
+    write(cub / file, lines)
+    with pytest.raises(ValueError, match=message):
+        CUB200(cub)
+
+
+def test_cub_unknown_split(cub):
+    with pytest.raises(ValueError, match="^Expected `split` to be 'train', 'test' or 'all', but got"):
+        CUB200(cub, "val")
+
+
+@pytest.mark.parametrize(
+    ("mode", "pixel", "expected"),
+    [
+        ("L", 70, (70, 70, 70)),
+        ("RGBA", (10, 20, 30, 0), (255, 255, 255)),
+        ("LA", (70, 255), (70, 70, 70)),
+        ("P", 3, None),
+        ("I;16", 0, (0, 0, 0)),
+        ("1", 1, (255, 255, 255)),
+    ],
+)
+def test_every_picture_becomes_rgb(tmp_path, mode, pixel, expected):
+    path = tmp_path / "picture.png"
+    Image.new(mode, (4, 4), pixel).save(path)
+    picture = open_picture(path)
+    assert picture.mode == "RGB"
+    if expected is not None:
+        assert picture.getpixel((0, 0)) == expected
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright(tmp_path, orientation):
+    path = tmp_path / "picture.png"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (6, 4)).save(path, exif=exif)
+    assert open_picture(path).size == picture_size(path)
+    assert picture_size(path) == ((4, 6) if orientation >= 5 else (6, 4))
+
+
+def test_bad_pictures_are_named_and_never_replaced(tmp_path):
+    good, cut, text = tmp_path / "good.jpg", tmp_path / "cut.jpg", tmp_path / "text.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(good)
+    cut.write_bytes(good.read_bytes()[:2000])
+    text.write_text("no picture")
+    (tmp_path / "empty.jpg").touch()
+    data = Pictures(tmp_path, ["good.jpg", "cut.jpg", "text.jpg", "empty.jpg", "gone.jpg"], [0] * 5, "a")
+    data[0]
+    for index in (1, 2, 3):
+        with pytest.raises(ValueError, match="^Expected a readable picture at") as caught:
+            data[index]
+        assert str(data.path(index)) in str(caught.value)
+        assert str(caught.value).endswith("Replace or remove the file.")
+    with pytest.raises(FileNotFoundError) as caught:
+        data[4]
+    assert str(caught.value) == (
+        f"Expected a picture at {tmp_path / 'gone.jpg'}, but there is no file."
+    )
+
+
+def test_pictures_listed_twice_or_unequal(tmp_path):
+    with pytest.raises(ValueError, match=r"^Expected each picture to be listed once, but a.jpg stands"):
+        Pictures(tmp_path, ["a.jpg", "b.jpg", "a.jpg"], [0, 0, 0], "a")
+    with pytest.raises(ValueError, match="to be equally many, but got 2 and 1.$"):
+        Pictures(tmp_path, ["a.jpg", "b.jpg"], [0], "a")
+
+
+def test_validation_split_is_stratified_seeded_and_disjoint(tmp_path):
+    labels = [0] * 40 + [1] * 10 + [2] * 1
+    data = Pictures(tmp_path, [f"{i}.jpg" for i in range(51)], labels, "abc")
+    state = torch.get_rng_state()
+    rest, held_out = data.split(0.2, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [held_out.labels.count(label) for label in range(3)] == [8, 2, 0]
+    assert sorted(rest.names + held_out.names) == sorted(data.names)
+    assert data.split(0.2, seed=3)[1].names == held_out.names
+    assert data.split(0.2, seed=4)[1].names != held_out.names
+    for name, label in zip(held_out.names, held_out.labels, strict=True):
+        assert labels[int(Path(name).stem)] == label
+    with pytest.raises(ValueError, match=r"^Expected `fraction` to be in \(0, 1\), but got 1"):
+        data.split(1, seed=0)
+
+
+def test_folder_per_class(tmp_path):
+    for name in ("wren/b.JPG", "wren/deep/a.png", "finch/1.jpg", "finch/notes.txt", ".git/x.jpg"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (tmp_path / "empty").mkdir()
+    data = PictureFolder(tmp_path)
+    assert data.class_names == ("finch", "wren")
+    assert data.names == ("finch/1.jpg", "wren/b.JPG", "wren/deep/a.png")
+    assert data.labels == (0, 1, 1)
+    other = PictureFolder(tmp_path, class_names=("wren", "owl", "finch"))
+    assert other.labels == (0, 0, 2)
+    with pytest.raises(ValueError, match="to be among the 1 known classes, but got 'finch'"):
+        PictureFolder(tmp_path, class_names=("wren",))
+
+
+def test_folder_without_classes(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    with pytest.raises(FileNotFoundError) as caught:
+        PictureFolder(tmp_path)
+    assert str(caught.value) == (
+        f"Expected {tmp_path} to hold one folder of pictures for each class, but found a.jpg. Put "
+        "pictures at CLASS/NAME.jpg below it."
+    )
+    with pytest.raises(FileNotFoundError, match="but there is none.$"):
+        PictureFolder(tmp_path / "nowhere")
+
+
+def rows_for(train):
+    """One box a picture, in the order of sorted names; y differs from x, each row is its own."""
+    return [
+        [[112 + i, 224 + i, 44.8 * (i + 1), 44.8 * (i + 2), label]] for i, label in enumerate(train.labels)
+    ]
+
+
+def test_patch_file_pairs_by_sorted_name_and_converts_to_pixels(cub):
+    train = CUB200(cub)
+    path = write_patches(cub / "train_patches.npy", rows_for(train))
+    shuffled = train.subset([2, 0, 3, 1])
+    for data in (train, shuffled):
+        boxes = read_patch_file(path, data)
+        for i, name in enumerate(train.names):
+            width, height = Image.open(cub / "images" / name).size
+            expected = [
+                44.8 * (i + 1) * width / 448,
+                (112 + i) * height / 448,
+                44.8 * (i + 2) * width / 448,
+                (224 + i) * height / 448,
+            ]
+            torch.testing.assert_close(boxes[name], torch.tensor([expected]))
+
+
+def test_patch_file_of_another_split(cub):
+    path = write_patches(cub / "train_patches.npy", rows_for(CUB200(cub)))
+    with pytest.raises(ValueError) as caught:
+        read_patch_file(path, CUB200(cub, "test"))
+    assert str(caught.value) == (
+        f"Expected {path} to hold boxes for the 2 pictures of this split, but got 4. Use the file of "
+        "the same split and of the whole split."
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ([10, 10, 5, 20], r"Expected box 0 of 001.Auk/auk_10.jpg to be \(x0, y0, x1, y1\) with x0 < x1"),
+        ([20, 10, 5, 20], "Expected box 0 of"),
+        ([10, 20, 5, 500], r"inside its 100 x 50 picture, but got"),
+        ([-30, 20, 5, 50], "Expected box 0 of"),
+        ([float("nan"), 20, 5, 50], "Expected box 0 of"),
+    ],
+)
+def test_patch_file_with_a_bad_box(cub, row, message):
+    train = CUB200(cub)
+    rows = rows_for(train)
+    rows[0] = [[*row, 0]]
+    path = write_patches(cub / "train_patches.npy", rows)
+    with pytest.raises(ValueError, match=message):
+        read_patch_file(path, train)
+
+
+def test_patch_file_that_is_none(cub):
+    train = CUB200(cub)
+    path = cub / "train_patches.npy"
+    with pytest.raises(FileNotFoundError, match="^Expected a patch file at .*, but there is none.$"):
+        read_patch_file(path, train)
+    path.write_text("boxes")
+    with pytest.raises(ValueError, match="to be a NumPy array file, but got"):
+        read_patch_file(path, train)
+    np.save(path, np.array([{"code": "would run"}], dtype=object))
+    with pytest.raises(ValueError, match="to be a NumPy array file, but got"):
+        read_patch_file(path, train)
+    np.save(path, np.zeros((4, 10, 4)))
+    with pytest.raises(ValueError, match=r"in shape \(pictures, boxes, 5\), but got \(4, 10, 4\).$"):
+        read_patch_file(path, train)
+    rows = rows_for(train)
+    rows[1][0][4] = 1
+    write_patches(path, rows)
+    with pytest.raises(ValueError, match="Is it another split"):
+        read_patch_file(path, train)
+
+
+def test_find_patch_files(tmp_path):
+    (tmp_path / "train_patches.npy").touch()
+    with pytest.raises(FileNotFoundError, match=r"but test_patches.npy is missing\.$"):
+        find_patch_files(tmp_path)
+    (tmp_path / "test_patches.npy").touch()
+    assert find_patch_files(tmp_path) == (tmp_path / "train_patches.npy", tmp_path / "test_patches.npy")
