@@ -4,12 +4,14 @@ from recurrent_attention.data.boxes import find_patch_files, read_patch_file
 from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.folder import PictureFolder
 from recurrent_attention.data.pictures import Pictures, open_picture
+from recurrent_attention.data.synthetic import SyntheticBirds
 from recurrent_attention.data.two_stream import TwoStreamDataset, TwoStreamSample
 
 __all__ = [
     "CUB200",
     "PictureFolder",
     "Pictures",
+    "SyntheticBirds",
     "TwoStreamDataset",
     "TwoStreamSample",
     "find_patch_files",

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recurrent_attention.data.pictures import Pictures, picture_size
+from recurrent_attention.data.pictures import Pictures
 
 AUTHORS_PICTURE_SIDE = 448  # their boxes are in pixels of the whole picture resized to this square
 EDGE_TOLERANCE = 1.0  # pixels that a box may stand out of its picture by rounding; then it is cut
@@ -53,7 +53,7 @@ def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
     _check_labels(path, table, [pictures.labels[i] for i in order])
     boxes = {}
     for row, index in zip(table, order, strict=True):
-        width, height = picture_size(pictures.path(index))
+        width, height = pictures.size(index)
         y0, y1, x0, x1 = torch.from_numpy(row[:, :4]).float().unbind(1)
         scale = torch.tensor([width, height, width, height]) / AUTHORS_PICTURE_SIDE
         boxes[pictures.names[index]] = torch.stack([x0, y0, x1, y1], dim=1) * scale

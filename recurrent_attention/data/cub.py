@@ -27,6 +27,7 @@ class CUB200(Pictures):
         split: "train", "test", or "all" for both.
 
     Attributes:
+        folder: the folder that holds images.txt.
         bounding_boxes: relative file name to (x0, y0, x1, y1) in pixels of the picture; empty where
             bounding_boxes.txt is absent.
         parts: relative file name to {part name: (x, y)} in pixels, visible parts only; empty where
@@ -82,6 +83,7 @@ class CUB200(Pictures):
             [label for _, _, label in chosen],
             [classes[class_id][0] for class_id in sorted(classes)],
         )
+        self.folder = root
         self.bounding_boxes = _read_bounding_boxes(root, names)
         self.parts = _read_parts(root, names)
 

@@ -63,6 +63,10 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         """Tell where picture number `index` lies."""
         return self.root / self.names[index]
 
+    def size(self, index: int) -> tuple[int, int]:
+        """Tell (width, height) of picture number `index` in pixels, from its file's header."""
+        return picture_size(self.path(index))
+
     def subset(self, indices: Sequence[int]) -> Self:
         """Keep some of the pictures, in the given order.
 

@@ -195,7 +195,7 @@ def _keys(
     data: TwoStreamDataset, index: int, digests: list[str]
 ) -> list[tuple[bytes, list[bytes]]]:
     picture = hashlib.sha256(data.pictures.path(index).read_bytes()).hexdigest()
-    look = [picture, data.mean, data.std, data.interpolation]
+    look = [picture, data.pictures.size(index), data.mean, data.std, data.interpolation]
     boxes = data.boxes[data.pictures.names[index]].tolist()
     variants = []
     for mirrored in (False, True) if data.train and data.flip else (False,):

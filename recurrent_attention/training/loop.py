@@ -330,8 +330,12 @@ def _evaluate(
         for first, second, labels, *_ in bar:
             output = network(first, second)
             # gather_for_metrics drops the pictures that pad the last batch of several processes.
-            gathered = accelerator.gather_for_metrics((*output, labels))
-            output, labels = TwoStreamOutput(*gathered[:-1]), gathered[-1]
+            logits, global_logits, local_logits, labels = accelerator.gather_for_metrics(
+                (output.logits, output.global_logits, output.local_logits, labels)
+            )
+            output = output._replace(
+                logits=logits, global_logits=global_logits, local_logits=local_logits
+            )
             scores.update(output, labels, loss_of(output, labels))
             _show(bar, scores)
     seconds = time.perf_counter() - started
