@@ -1,6 +1,6 @@
 """The paper's head: look at the same features for T steps, keep what the steps found, weighted."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -104,7 +104,7 @@ class RecurrentRefinedAttention(nn.Module):
             steps = features.shape[1]
         states = features
         for cell in self.cells:
-            states = _unroll(cell, states, steps)
+            states = _unroll(cast(nn.LSTMCell, cell), states, steps)
         scores = rearrange(self.scorer(states), "b t 1 -> b t")
         weights = scores.softmax(dim=1)
         pooled = einsum(weights, states, "b t, b t d -> b d")
@@ -155,7 +155,7 @@ class RecurrentRefinedAttention(nn.Module):
             )
         attention = cls(
             lstm.input_size, lstm.hidden_size, num_steps=num_steps, num_layers=lstm.num_layers
-        ).to(lstm.weight_ih_l0)
+        ).to(cast(Tensor, lstm.weight_ih_l0))
         parameters = lstm.state_dict()
         for layer, cell in enumerate(attention.cells):
             cell.load_state_dict(
@@ -200,7 +200,9 @@ def _unroll(cell: nn.LSTMCell, inputs: Tensor, steps: int) -> Tensor:
     hidden = memory = input_gates.new_zeros(inputs.shape[0], cell.hidden_size)
     states = []
     for step in range(steps):
-        gates = input_gates[:, step if inputs.shape[1] > 1 else 0] + F.linear(hidden, cell.weight_hh)
+        gates = input_gates[:, step if inputs.shape[1] > 1 else 0] + F.linear(
+            hidden, cell.weight_hh
+        )
         write, forget, candidate, read = gates.chunk(4, dim=1)  # i, f, g, o in torch's order
         memory = forget.sigmoid() * memory + write.sigmoid() * candidate.tanh()
         hidden = read.sigmoid() * memory.tanh()

@@ -137,7 +137,10 @@ class TwoStreamClassifier(
             GLOBAL_CONV_CHANNELS if global_head == "conv" else channels, num_classes
         )
         self.attention = RecurrentRefinedAttention(
-            self.local_backbone.out_channels, hidden_size, num_steps=num_steps, num_layers=num_layers
+            self.local_backbone.out_channels,
+            hidden_size,
+            num_steps=num_steps,
+            num_layers=num_layers,
         )
         self.local_head = _classifier(hidden_size, num_classes)
 

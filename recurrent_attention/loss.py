@@ -39,7 +39,9 @@ class TwoStreamLoss(nn.Module):
         if local_weight < 0:
             raise ValueError(f"Expected `local_weight` to be at least 0, but got {local_weight}.")
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"Expected `label_smoothing` to be in [0, 1), but got {label_smoothing}.")
+            raise ValueError(
+                f"Expected `label_smoothing` to be in [0, 1), but got {label_smoothing}."
+            )
         self.local_weight = local_weight
         self.label_smoothing = label_smoothing
 

@@ -16,7 +16,7 @@ def sigmoid(value):
 
 
 def looped(attention, vectors):
-    """The paper's formulas for one sample, in plain Python floats: vectors is T lists of c numbers."""
+    """The paper's formulas for one sample, in Python floats; vectors: T lists of c numbers."""
     inputs = [list(vector) for vector in vectors]
     size = attention.hidden_size
     for cell in attention.cells:
@@ -70,7 +70,9 @@ def assert_equals_loops(attention, features, vectors_of):
             (found.states[sample], states),
             (found.weights[sample], weights),
         ):
-            torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-10)
+            torch.testing.assert_close(
+                got, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-10
+            )
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
@@ -138,7 +140,10 @@ def test_conversion_keeps_mode_dtype_and_shares_nothing(training):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    batch=st.integers(0, 4), steps=st.integers(1, 6), layers=st.integers(1, 3), seed=st.integers(0, 99)
+    batch=st.integers(0, 4),
+    steps=st.integers(1, 6),
+    layers=st.integers(1, 3),
+    seed=st.integers(0, 99),
 )
 def test_weights_are_a_distribution_and_pooled_lies_among_the_states(batch, steps, layers, seed):
     torch.manual_seed(seed)
@@ -204,8 +209,8 @@ def test_backward_in_eval_mode_on_cuda():
         (
             torch.zeros(2, 7, 3),
             ValueError,
-            "Expected `features` to have 4 channels, but got 3 in shape (2, 7, 3). Build the module "
-            "with input_size=3.",
+            "Expected `features` to have 4 channels, but got 3 in shape (2, 7, 3). Build the "
+            "module with input_size=3.",
         ),
         (
             torch.zeros(2, 0, 4),

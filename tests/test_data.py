@@ -114,11 +114,23 @@ def test_cub_of_the_wrong_layout(cub):
         (
             "image_class_labels.txt",
             ["40 1", "7 1"],
-            "to have a row for each image of images.txt, but 4 of 6 are missing, the first with id 3.",
+            "a row for each image of images.txt, but 4 of 6 are missing, the first with id 3.",
         ),
-        ("classes.txt", ["1 001.Auk"], "to name class 5 of 005.Wren/wren_a.jpg, but it names 1 other"),
-        ("train_test_split.txt", [f"{i} 0" for i in ROWS], "for the train split, but it marks none."),
-        ("images.txt", ["1 a/b.jpg", "x y"], "Expected line 2 of .*images.txt to be a number and 1"),
+        (
+            "classes.txt",
+            ["1 001.Auk"],
+            "to name class 5 of 005.Wren/wren_a.jpg, but it names 1 other",
+        ),
+        (
+            "train_test_split.txt",
+            [f"{i} 0" for i in ROWS],
+            "for the train split, but it marks none.",
+        ),
+        (
+            "images.txt",
+            ["1 a/b.jpg", "x y"],
+            "Expected line 2 of .*images.txt to be a number and 1",
+        ),
         ("images.txt", ["1 a/b.jpg", "1 c/d.jpg"], "1 stands again in line 2."),
     ],
 )
@@ -129,7 +141,9 @@ def test_cub_files_that_disagree(cub, file, lines, message):
 
 
 def test_cub_unknown_split(cub):
-    with pytest.raises(ValueError, match="^Expected `split` to be 'train', 'test' or 'all', but got"):
+    with pytest.raises(
+        ValueError, match="^Expected `split` to be 'train', 'test' or 'all', but got"
+    ):
         CUB200(cub, "val")
 
 
@@ -170,7 +184,9 @@ def test_bad_pictures_are_named_and_never_replaced(tmp_path):
     cut.write_bytes(good.read_bytes()[:2000])
     text.write_text("no picture")
     (tmp_path / "empty.jpg").touch()
-    data = Pictures(tmp_path, ["good.jpg", "cut.jpg", "text.jpg", "empty.jpg", "gone.jpg"], [0] * 5, "a")
+    data = Pictures(
+        tmp_path, ["good.jpg", "cut.jpg", "text.jpg", "empty.jpg", "gone.jpg"], [0] * 5, "a"
+    )
     data[0]
     for index in (1, 2, 3):
         with pytest.raises(ValueError, match="^Expected a readable picture at") as caught:
@@ -185,7 +201,9 @@ def test_bad_pictures_are_named_and_never_replaced(tmp_path):
 
 
 def test_pictures_listed_twice_or_unequal(tmp_path):
-    with pytest.raises(ValueError, match=r"^Expected each picture to be listed once, but a.jpg stands"):
+    with pytest.raises(
+        ValueError, match=r"^Expected each picture to be listed once, but a.jpg stands"
+    ):
         Pictures(tmp_path, ["a.jpg", "b.jpg", "a.jpg"], [0, 0, 0], "a")
     with pytest.raises(ValueError, match="to be equally many, but got 2 and 1.$"):
         Pictures(tmp_path, ["a.jpg", "b.jpg"], [0], "a")
@@ -238,7 +256,8 @@ def test_folder_without_classes(tmp_path):
 def rows_for(train):
     """One box a picture, in the order of sorted names; y differs from x, each row is its own."""
     return [
-        [[112 + i, 224 + i, 44.8 * (i + 1), 44.8 * (i + 2), label]] for i, label in enumerate(train.labels)
+        [[112 + i, 224 + i, 44.8 * (i + 1), 44.8 * (i + 2), label]]
+        for i, label in enumerate(train.labels)
     ]
 
 
@@ -264,15 +283,18 @@ def test_patch_file_of_another_split(cub):
     with pytest.raises(ValueError) as caught:
         read_patch_file(path, CUB200(cub, "test"))
     assert str(caught.value) == (
-        f"Expected {path} to hold boxes for the 2 pictures of this split, but got 4. Use the file of "
-        "the same split and of the whole split."
+        f"Expected {path} to hold boxes for the 2 pictures of this split, but got 4. Use the file "
+        "of the same split and of the whole split."
     )
 
 
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ([10, 10, 5, 20], r"Expected box 0 of 001.Auk/auk_10.jpg to be \(x0, y0, x1, y1\) with x0 < x1"),
+        (
+            [10, 10, 5, 20],
+            r"Expected box 0 of 001.Auk/auk_10.jpg to be \(x0, y0, x1, y1\) with x0 < x1",
+        ),
         ([20, 10, 5, 20], "Expected box 0 of"),
         ([10, 20, 5, 500], r"inside its 100 x 50 picture, but got"),
         ([-30, 20, 5, 50], "Expected box 0 of"),
@@ -291,7 +313,9 @@ def test_patch_file_with_a_bad_box(cub, row, message):
 def test_patch_file_that_is_none(cub):
     train = CUB200(cub)
     path = cub / "train_patches.npy"
-    with pytest.raises(FileNotFoundError, match="^Expected a patch file at .*, but there is none.$"):
+    with pytest.raises(
+        FileNotFoundError, match="^Expected a patch file at .*, but there is none.$"
+    ):
         read_patch_file(path, train)
     path.write_text("boxes")
     with pytest.raises(ValueError, match="to be a NumPy array file, but got"):
@@ -300,7 +324,9 @@ def test_patch_file_that_is_none(cub):
     with pytest.raises(ValueError, match="to be a NumPy array file, but got"):
         read_patch_file(path, train)
     np.save(path, np.zeros((4, 10, 4)))
-    with pytest.raises(ValueError, match=r"in shape \(pictures, boxes, 5\), but got \(4, 10, 4\).$"):
+    with pytest.raises(
+        ValueError, match=r"in shape \(pictures, boxes, 5\), but got \(4, 10, 4\).$"
+    ):
         read_patch_file(path, train)
     rows = rows_for(train)
     rows[1][0][4] = 1
@@ -314,4 +340,7 @@ def test_find_patch_files(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"but test_patches.npy is missing\.$"):
         find_patch_files(tmp_path)
     (tmp_path / "test_patches.npy").touch()
-    assert find_patch_files(tmp_path) == (tmp_path / "train_patches.npy", tmp_path / "test_patches.npy")
+    assert find_patch_files(tmp_path) == (
+        tmp_path / "train_patches.npy",
+        tmp_path / "test_patches.npy",
+    )

@@ -248,7 +248,7 @@ def test_class_names_tell_the_marks() -> None:
 def test_counts_out_of_range_are_refused(
     tmp_path: Path, name: str, value: int, span: str, nearest: int
 ) -> None:
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 - the sentence is compared below
+    with pytest.raises(ValueError) as caught:
         write(tmp_path / "set", **{name: value})
     assert str(caught.value) == (
         f"Expected `{name}` to be {span}, but got {value}. Pass {name}={nearest}."

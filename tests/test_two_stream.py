@@ -38,7 +38,7 @@ def denormalise(pixels):
 
 
 def corners_seen(patch):
-    """Where a patch's left, top, right and bottom edges lie in the picture, read from its colours."""
+    """Where a patch's left, top, right and bottom edges lie in the picture, from its colours."""
     red, green, _ = denormalise(patch)
     columns, rows = red.mean(0), green.mean(1)
     # the centres of the outer pixels lie half a pixel inside; extrapolate to the edges
@@ -64,7 +64,9 @@ def test_evaluation_takes_the_first_boxes_of_the_right_picture(pictures):
         sample = data[index]
         assert sample.label == pictures.labels[index]
         assert sample.image.shape == (3, 64, 64)
-        torch.testing.assert_close(corners_seen(sample.image), where((0, 0, 200, 100)), rtol=0, atol=0.03)
+        torch.testing.assert_close(
+            corners_seen(sample.image), where((0, 0, 200, 100)), rtol=0, atol=0.03
+        )
         for patch, box in zip(sample.patches, boxes[name][:2], strict=True):
             torch.testing.assert_close(corners_seen(patch), where(box), rtol=0, atol=0.03)
         scale = torch.tensor([64 / 200, 64 / 100, 64 / 200, 64 / 100])
@@ -72,7 +74,7 @@ def test_evaluation_takes_the_first_boxes_of_the_right_picture(pictures):
 
 
 def test_patches_come_from_the_original_picture(tmp_path):
-    """A pattern of single pixels survives in the patch; cut from the resized image it would be grey."""
+    """A pattern of single pixels survives; cut from the resized image it would be grey."""
     picture = Image.new("L", (512, 512))
     picture.putdata([255 * ((x + y) % 2) for y in range(512) for x in range(512)])
     picture.save(tmp_path / "a.png")
@@ -92,7 +94,9 @@ def test_patches_come_from_the_original_picture(tmp_path):
 
 def test_training_draws_every_patch_and_flips_consistently(pictures):
     boxes = boxes_for(pictures)
-    data = TwoStreamDataset(pictures, boxes, image_size=64, patch_size=32, num_patches=2, train=True)
+    data = TwoStreamDataset(
+        pictures, boxes, image_size=64, patch_size=32, num_patches=2, train=True
+    )
     torch.manual_seed(0)
     seen, flips = set(), 0
     for _ in range(60):
@@ -116,7 +120,12 @@ def test_training_draws_every_patch_and_flips_consistently(pictures):
 
 def test_random_crops_move_boxes_and_patches_together(pictures):
     data = TwoStreamDataset(
-        pictures, boxes_for(pictures), image_size=64, patch_size=32, train=True, crop_scale=(0.3, 0.7)
+        pictures,
+        boxes_for(pictures),
+        image_size=64,
+        patch_size=32,
+        train=True,
+        crop_scale=(0.3, 0.7),
     )
     torch.manual_seed(0)
     areas = []
@@ -169,8 +178,8 @@ def test_bad_boxes_are_refused(pictures):
     with pytest.raises(ValueError) as caught:
         TwoStreamDataset(pictures, {"0.png": boxes["0.png"]})
     assert str(caught.value) == (
-        "Expected boxes for 1.png, but the 1 given are of other pictures. Key them by the file name "
-        "relative to the data set's root."
+        "Expected boxes for 1.png, but the 1 given are of other pictures. Key them by the file "
+        "name relative to the data set's root."
     )
     with pytest.raises(ValueError) as caught:
         TwoStreamDataset(pictures, boxes, num_patches=5)
@@ -179,7 +188,9 @@ def test_bad_boxes_are_refused(pictures):
     )
     for box in ([10.0, 10, 10, 20], [10.0, 10, 202, 20], [-5.0, 10, 20, 20]):
         data = TwoStreamDataset(pictures, {**boxes, "2.png": torch.tensor([box])})
-        with pytest.raises(ValueError, match=r"^Expected box 0 of 2.png to be .* 200 x 100 picture"):
+        with pytest.raises(
+            ValueError, match=r"^Expected box 0 of 2.png to be .* 200 x 100 picture"
+        ):
             data[2]
     data = TwoStreamDataset(pictures, {**boxes, "2.png": torch.tensor([[-0.9, 0, 200.9, 100]])})
     assert data[2].boxes.tolist() == [[0, 0, 448, 448]]

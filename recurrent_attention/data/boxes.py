@@ -25,7 +25,7 @@ def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
         pictures: the split it belongs to, whole.
 
     Returns:
-        Relative file name to boxes (p 4), xyxy in pixels of the picture as it is on disk, best first.
+        Relative file name to boxes (p 4), best first, xyxy in pixels of the picture on disk.
 
     Raises:
         FileNotFoundError: if the file is missing.
@@ -46,8 +46,8 @@ def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
         )
     if len(table) != len(pictures):
         raise ValueError(
-            f"Expected {path} to hold boxes for the {len(pictures)} pictures of this split, but got "
-            f"{len(table)}. Use the file of the same split and of the whole split."
+            f"Expected {path} to hold boxes for the {len(pictures)} pictures of this split, but "
+            f"got {len(table)}. Use the file of the same split and of the whole split."
         )
     order = sorted(range(len(pictures)), key=lambda i: tuple(pictures.names[i].rsplit("/", 1)))
     _check_labels(path, table, [pictures.labels[i] for i in order])
@@ -107,8 +107,8 @@ def check_boxes(boxes: Tensor, size: tuple[int, int], name: str) -> None:
     if not bool(good.all()):
         first = int((~good).nonzero()[0])
         raise ValueError(
-            f"Expected box {first} of {name} to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside "
-            f"its {width} x {height} picture, but got {tuple(boxes[first].tolist())}."
+            f"Expected box {first} of {name} to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 "
+            f"inside its {width} x {height} picture, but got {tuple(boxes[first].tolist())}."
         )
 
 
@@ -127,18 +127,20 @@ def boxes_of(name: str, boxes: Mapping[str, Tensor]) -> Tensor:
     """
     if name not in boxes:
         raise ValueError(
-            f"Expected boxes for {name}, but the {len(boxes)} given are of other pictures. Key them "
-            "by the file name relative to the data set's root."
+            f"Expected boxes for {name}, but the {len(boxes)} given are of other pictures. Key "
+            "them by the file name relative to the data set's root."
         )
     return boxes[name]
 
 
-def _check_labels(path: Path, table: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", labels: list[int]) -> None:
+def _check_labels(
+    path: Path, table: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", labels: list[int]
+) -> None:
     """Compare the class columns up to their numbering: a wrong split shows here."""
     theirs = table[:, 0, 4]
     pairs = set(zip(theirs.tolist(), labels, strict=True))
     if len(pairs) != len(set(labels)) or len(pairs) != len(set(theirs.tolist())):
         raise ValueError(
             f"Expected the label column of {path} to agree with the classes of its pictures, but "
-            f"{len(pairs)} different pairs stand for {len(set(labels))} classes. Is it another split?"
+            f"{len(pairs)} pairs stand for {len(set(labels))} classes. Is it another split?"
         )

@@ -44,9 +44,7 @@ class CUB200(Pictures):
     bounding_boxes: dict[str, Box]
     parts: dict[str, dict[str, Point]]
 
-    def __init__(
-        self, root: str | Path, split: Literal["train", "test", "all"] = "train"
-    ) -> None:
+    def __init__(self, root: str | Path, split: Literal["train", "test", "all"] = "train") -> None:
         if split not in ("train", "test", "all"):
             raise ValueError(f"Expected `split` to be 'train', 'test' or 'all', but got {split!r}.")
         root = _find_root(Path(root))
@@ -54,7 +52,10 @@ class CUB200(Pictures):
         class_ids = _read(root / "image_class_labels.txt", 1)
         is_train = _read(root / "train_test_split.txt", 1)
         classes = _read(root / "classes.txt", 1)
-        for file, rows in (("image_class_labels.txt", class_ids), ("train_test_split.txt", is_train)):
+        for file, rows in (
+            ("image_class_labels.txt", class_ids),
+            ("train_test_split.txt", is_train),
+        ):
             if absent := names.keys() - rows.keys():
                 raise ValueError(
                     f"Expected {root / file} to have a row for each image of images.txt, but "
@@ -119,7 +120,9 @@ def _read(path: Path, columns: int) -> dict[int, list[str]]:
                 f"{line!r}."
             )
         if int(first) in rows:
-            raise ValueError(f"Expected each id once in {path}, but {first} stands again in line {number}.")
+            raise ValueError(
+                f"Expected each id once in {path}, but {first} stands again in line {number}."
+            )
         rows[int(first)] = values
     return rows
 

@@ -40,8 +40,8 @@ class PictureFolder(Pictures):
         if not by_class:
             found = ", ".join(entry.name for entry in sorted(root.iterdir())[:5]) or "nothing"
             raise FileNotFoundError(
-                f"Expected {root} to hold one folder of pictures for each class, but found {found}. "
-                "Put pictures at CLASS/NAME.jpg below it."
+                f"Expected {root} to hold one folder of pictures for each class, but found "
+                f"{found}. Put pictures at CLASS/NAME.jpg below it."
             )
         if class_names is None:
             class_names = tuple(sorted(by_class))

@@ -1,5 +1,6 @@
 """Labelled pictures on disk: the form that every data set of this package has."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -49,8 +50,7 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
                 f"{len(self.names)} and {len(self.labels)}."
             )
         if len(set(self.names)) != len(self.names):
-            seen: set[str] = set()
-            twice = next(name for name in self.names if name in seen or seen.add(name))
+            twice = next(name for name, count in Counter(self.names).items() if count > 1)
             raise ValueError(f"Expected each picture to be listed once, but {twice} stands twice.")
 
     def __len__(self) -> int:
@@ -86,8 +86,8 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         """Split off a validation set, with the same share of every class.
 
         Args:
-            fraction: share of each class to split off, in (0, 1); at least one picture of each class
-                that has two, and never all of them.
+            fraction: share of each class to split off, in (0, 1); at least one picture of each
+                class that has two, and never all of them.
             seed: of the draw; the global random state is left alone.
 
         Returns:

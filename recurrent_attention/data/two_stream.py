@@ -93,14 +93,14 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             )
         if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise ValueError(
-                "Expected `crop_scale` to be (smallest, largest) share of the picture in (0, 1], but "
-                f"got {crop_scale}."
+                "Expected `crop_scale` to be (smallest, largest) share of the picture in (0, 1], "
+                f"but got {crop_scale}."
             )
         for name in pictures.names:
             if len(boxes_of(name, boxes)) < num_patches:
                 raise ValueError(
-                    f"Expected at least num_patches={num_patches} boxes for each picture, but {name} "
-                    f"has {len(boxes[name])}."
+                    f"Expected at least num_patches={num_patches} boxes for each picture, but "
+                    f"{name} has {len(boxes[name])}."
                 )
         self.pictures = pictures
         self.boxes = boxes
@@ -135,7 +135,12 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         if self.train and self.flip and bool(torch.rand(()) < 0.5):
             image, patches = image.flip(-1), patches.flip(-1)
             boxes = torch.stack(
-                [self.image_size - boxes[:, 2], boxes[:, 1], self.image_size - boxes[:, 0], boxes[:, 3]],
+                [
+                    self.image_size - boxes[:, 2],
+                    boxes[:, 1],
+                    self.image_size - boxes[:, 0],
+                    boxes[:, 3],
+                ],
                 dim=1,
             )
         return TwoStreamSample(image, patches, label, boxes)
@@ -182,7 +187,8 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         resample = _RESAMPLING[self.interpolation]
         cut = picture.resize((size, size), resample, box=tuple(box.tolist()))
         pixels = tvf.to_dtype(tvf.pil_to_tensor(cut), torch.float32, scale=True)
-        return tvf.normalize(pixels, list(self.mean), list(self.std))
+        normal: Tensor = tvf.normalize(pixels, list(self.mean), list(self.std))
+        return normal
 
 
 def _clip(boxes: Tensor, region: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Training and evaluation, on Accelerate; needs `pip install recurrent-attention[train]`."""
 
 from recurrent_attention.training.curves import draw_curves
-from recurrent_attention.training.loop import Evaluation, FitResult, evaluate, fit
+from recurrent_attention.training.evaluation import Evaluation, evaluate
+from recurrent_attention.training.fitting import FitResult, fit
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.run_folder import RunFolder
 

@@ -19,7 +19,9 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.outputs import TwoStreamFeatures
 
-PICTURES_PER_SHARD = 32  # with 10 patches, mirrored too: 0.4 GB of pixels at 224; a kill loses no more
+PICTURES_PER_SHARD = (
+    32  # with 10 patches, mirrored too: 0.4 GB of pixels at 224; a kill loses no more
+)
 VIEWS_PER_PASS = 32  # views a backbone sees at once; more does not go faster on a CPU
 
 
@@ -55,7 +57,9 @@ class FeatureStore:
         self._index(table, features)
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = self.folder / f"{hashlib.sha256(table.numpy().tobytes()).hexdigest()}.safetensors"
+            path = (
+                self.folder / f"{hashlib.sha256(table.numpy().tobytes()).hexdigest()}.safetensors"
+            )
             beside = path.with_suffix(f".{os.getpid()}.part")
             save_file({"keys": table, "features": features}, beside)
             beside.replace(path)
@@ -110,7 +114,9 @@ class FeatureDataset(Dataset[FeatureSample]):
         variants = self.keys[index]
         variant = int(torch.randint(len(variants), ())) if len(variants) > 1 else 0
         image_key, patch_keys = variants[variant]
-        order = torch.randperm(len(patch_keys)).tolist() if self.data.train else range(len(patch_keys))
+        order = (
+            torch.randperm(len(patch_keys)).tolist() if self.data.train else range(len(patch_keys))
+        )
         patches = [self.local_store[patch_keys[i]] for i in order[: self.data.num_patches]]
         label = self.data.pictures.labels[index]
         return FeatureSample(self.global_store[image_key], torch.stack(patches), label)
@@ -158,8 +164,8 @@ def frozen_features(
     """
     if data.train and data.crop_scale is not None:
         raise ValueError(
-            "Expected data for frozen backbones to show whole pictures, whose features can be kept, "
-            f"but got crop_scale={data.crop_scale}. Pass crop_scale=None."
+            "Expected data for frozen backbones to show whole pictures, whose features can be "
+            f"kept, but got crop_scale={data.crop_scale}. Pass crop_scale=None."
         )
     stores, digests = [], []
     for backbone, keeps_map in (

@@ -61,7 +61,9 @@ class Recipe:
         """Refuse what cannot be trained."""
         for name in ("epochs", "batch_size", "accumulation_steps"):
             if getattr(self, name) < 1:
-                raise ValueError(f"Expected `{name}` to be at least 1, but got {getattr(self, name)}.")
+                raise ValueError(
+                    f"Expected `{name}` to be at least 1, but got {getattr(self, name)}."
+                )
         for name in ("lr", "head_lr", "weight_decay", "warmup_epochs"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(

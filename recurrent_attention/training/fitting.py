@@ -1,26 +1,29 @@
-"""The training loop: fit and evaluate, on Accelerate."""
+"""The training loop, on Accelerate."""
 
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
 from tqdm.auto import tqdm
 
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.outputs import TwoStreamOutput
-from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
+from recurrent_attention.training.accelerator import Device, make_accelerator
+from recurrent_attention.training.evaluation import (
+    Scores,
+    check_labels,
+    run_evaluation,
+    show_scores,
+)
+from recurrent_attention.training.features import Heads, frozen_features
 from recurrent_attention.training.recipe import (
     Recipe,
     backbone_parameters,
@@ -28,28 +31,6 @@ from recurrent_attention.training.recipe import (
     build_schedule,
 )
 from recurrent_attention.training.run_folder import RunFolder
-
-Device = Literal["auto", "cpu", "cuda"]
-
-
-class Evaluation(NamedTuple):
-    """How well both streams answered, each picture counted once.
-
-    Attributes:
-        loss: of both streams, mean over the pictures.
-        global_top1: share of pictures that the global stream gets right, in [0, 1].
-        local_top1: the same for the local stream.
-        fused_top1: the same for both together.
-        num_images: pictures evaluated.
-        images_per_second: whole loop, reading included.
-    """
-
-    loss: float
-    global_top1: float
-    local_top1: float
-    fused_top1: float
-    num_images: int
-    images_per_second: float
 
 
 class FitResult(NamedTuple):
@@ -63,32 +44,6 @@ class FitResult(NamedTuple):
 
     history: list[dict[str, Any]]
     best_epoch: int
-
-
-class _Scores:
-    """Loss and accuracies, gathered over batches."""
-
-    def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.loss = MeanMetric(sync_on_compute=False).to(device)
-        self.streams = {
-            stream: MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False).to(device)
-            for stream in ("global", "local", "fused")
-        }
-        self.num_images = 0
-
-    def update(self, output: TwoStreamOutput, labels: Tensor, loss: Tensor) -> None:
-        self.loss.update(loss.float(), len(labels))
-        self.num_images += len(labels)
-        for stream, logits in (
-            ("global", output.global_logits),
-            ("local", output.local_logits),
-            ("fused", output.logits),
-        ):
-            self.streams[stream].update(logits.float(), labels)
-
-    def compute(self) -> dict[str, float]:
-        values = {stream: metric.compute().item() for stream, metric in self.streams.items()}
-        return {"loss": self.loss.compute().item(), **values}
 
 
 def fit(
@@ -129,8 +84,8 @@ def fit(
     recipe = recipe or Recipe()
     for data in (train_data, validation_data):
         if data is not None:
-            _check_labels(model, data)
-    accelerator = _accelerator(device, recipe.precision, recipe.accumulation_steps)
+            check_labels(model, data)
+    accelerator = make_accelerator(device, recipe.precision, recipe.accumulation_steps)
     model.to(accelerator.device)
     was_training = model.training
     # The CPU's generator draws order, patches, crops; a GPU's draws only dropout.
@@ -150,63 +105,6 @@ def fit(
             )
         finally:
             model.train(was_training)
-
-
-def evaluate(
-    model: TwoStreamClassifier,
-    data: TwoStreamDataset,
-    *,
-    batch_size: int = 32,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
-    frozen: bool = False,
-    cache_dir: str | Path | None = None,
-    device: Device = "auto",
-    num_workers: int = 0,
-    progress: bool = True,
-) -> Evaluation:
-    """Measure global, local and fused top-1 in eval mode.
-
-    Args:
-        model: its mode is the same afterwards.
-        data: with `train=False`, so that every patch is where it should be.
-        batch_size: pictures at once.
-        precision: "fp32", or autocast to "bf16" or "fp16".
-        frozen: go over cached features, as training with `freeze` does.
-        cache_dir: of those features; None keeps them in memory.
-        device: "auto" takes an accelerator if there is one.
-        num_workers: processes that read pictures.
-        progress: show a bar.
-
-    Returns:
-        `Evaluation`.
-
-    Raises:
-        ValueError: if labels do not fit the model, or `data` draws at random.
-    """
-    if data.train:
-        raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
-    _check_labels(model, data)
-    accelerator = _accelerator(device, precision, 1)
-    model.to(accelerator.device)
-    network: nn.Module = model
-    dataset: TwoStreamDataset | FeatureDataset = data
-    if frozen:
-        network = Heads(model)
-        dataset = frozen_features(
-            model,
-            data,
-            accelerator=accelerator,
-            cache_dir=cache_dir,
-            num_workers=num_workers,
-            progress=progress,
-        )
-    loader = DataLoader(dataset, batch_size, num_workers=0 if frozen else num_workers)
-    network, loader = accelerator.prepare(network, loader)
-    was_training = model.training
-    try:
-        return _evaluate(accelerator, network, loader, model.num_classes, TwoStreamLoss(), progress)
-    finally:
-        model.train(was_training)
 
 
 def _fit(
@@ -264,7 +162,7 @@ def _fit(
         if recipe.freeze:  # their running statistics stay as they are, too
             model.global_backbone.eval()
             model.local_backbone.eval()
-        scores = _Scores(model.num_classes, accelerator.device)
+        scores = Scores(model.num_classes, accelerator.device)
         description = f"epoch {epoch}/{recipe.epochs}"
         bar = tqdm(loader, desc=description, leave=False, disable=not progress)
         for first, second, labels, *_ in bar:
@@ -273,9 +171,9 @@ def _fit(
                 loss = loss_of(output, labels)
                 if not bool(torch.isfinite(loss)):
                     raise FloatingPointError(
-                        f"Expected a finite loss, but got {loss.item()} in epoch {epoch} at learning "
-                        f"rate {schedule.get_last_lr()[-1]:.2g}. Lower the learning rate, or train "
-                        "in fp32."
+                        f"Expected a finite loss, but got {loss.item()} in epoch {epoch} at "
+                        f"learning rate {schedule.get_last_lr()[-1]:.2g}. Lower the learning rate, "
+                        "or train in fp32."
                     )
                 accelerator.backward(loss)
                 optimizer.step()
@@ -283,13 +181,13 @@ def _fit(
                     schedule.step()
                 optimizer.zero_grad()
             scores.update(output, labels, loss.detach())
-            _show(bar, scores)
+            show_scores(bar, scores)
         seconds = time.perf_counter() - started
         record: dict[str, Any] = {"epoch": epoch, "lr": schedule.get_last_lr()}
         record |= {f"train_{name}": value for name, value in scores.compute().items()}
         record |= {"seconds": round(seconds, 3), "images_per_second": scores.num_images / seconds}
         if validation_loader is not None:
-            found = _evaluate(
+            found = run_evaluation(
                 accelerator, network, validation_loader, model.num_classes, loss_of, progress
             )
             record |= {
@@ -309,86 +207,22 @@ def _fit(
             run_folder.add_metrics(record)
         if progress:
             tqdm.write(_line(record, recipe.epochs))
-    assert best is not None  # noqa: S101  (epochs is at least 1)
+    assert best is not None
     model.load_state_dict(best[2])
     return FitResult(history, best[1])
 
 
-def _evaluate(
-    accelerator: Accelerator,
-    network: nn.Module,
-    loader: DataLoader[Any],
-    num_classes: int,
-    loss_of: TwoStreamLoss,
-    progress: bool,
-) -> Evaluation:
-    network.eval()
-    scores = _Scores(num_classes, accelerator.device)
-    started = time.perf_counter()
-    bar = tqdm(loader, desc="evaluate", leave=False, disable=not progress)
-    with torch.no_grad():
-        for first, second, labels, *_ in bar:
-            output = network(first, second)
-            # gather_for_metrics drops the pictures that pad the last batch of several processes.
-            logits, global_logits, local_logits, labels = accelerator.gather_for_metrics(
-                (output.logits, output.global_logits, output.local_logits, labels)
-            )
-            output = output._replace(
-                logits=logits, global_logits=global_logits, local_logits=local_logits
-            )
-            scores.update(output, labels, loss_of(output, labels))
-            _show(bar, scores)
-    seconds = time.perf_counter() - started
-    values = scores.compute()
-    return Evaluation(
-        values["loss"],
-        values["global"],
-        values["local"],
-        values["fused"],
-        scores.num_images,
-        scores.num_images / seconds,
-    )
-
-
-def _show(bar: Any, scores: _Scores) -> None:
-    if not bar.disable:
-        values = scores.compute()
-        bar.set_postfix(loss=f"{values['loss']:.3f}", top1=f"{100 * values['fused']:.1f}%")
-
-
 def _line(record: dict[str, Any], epochs: int) -> str:
     """Put an epoch into a line of text."""
-    parts = [f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}", f"loss {record['train_loss']:.3f}"]
+    parts = [
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
+        f"loss {record['train_loss']:.3f}",
+    ]
     for kind in ("train", "val"):
         if f"{kind}_fused" in record:
             values = [f"{100 * record[f'{kind}_{s}']:.1f}" for s in ("global", "local", "fused")]
             parts.append(f"{kind} global {values[0]} local {values[1]} fused {values[2]}")
     return "  ".join([*parts, f"{record['seconds']:.1f} s"])
-
-
-def _check_labels(model: TwoStreamClassifier, data: TwoStreamDataset) -> None:
-    classes = len(data.pictures.class_names)
-    if classes > model.num_classes:
-        raise ValueError(
-            f"Expected data of at most {model.num_classes} classes, as the model has, but got "
-            f"{classes}. Build the model with num_classes={classes}."
-        )
-
-
-def _accelerator(device: Device, precision: str, accumulation_steps: int) -> Accelerator:
-    if device not in ("auto", "cpu", "cuda"):
-        raise ValueError(f"Expected `device` to be 'auto', 'cpu' or 'cuda', but got {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "Expected a CUDA device for device='cuda', but torch finds none. Use device='cpu'."
-        )
-    # Accelerate keeps one state a process; a second call with other settings needs a fresh one.
-    AcceleratorState._reset_state(reset_partial_state=True)
-    return Accelerator(
-        cpu=device == "cpu",
-        mixed_precision="no" if precision == "fp32" else precision,
-        gradient_accumulation_steps=accumulation_steps,
-    )
 
 
 @contextmanager

@@ -1,0 +1,195 @@
+"""Measuring a classifier: loss, and top-1 of both streams and of their sum."""
+
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+from tqdm.auto import tqdm
+
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.outputs import TwoStreamOutput
+from recurrent_attention.training.accelerator import Device, make_accelerator
+from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
+
+
+class Evaluation(NamedTuple):
+    """How well both streams answered, each picture counted once.
+
+    Attributes:
+        loss: of both streams, mean over the pictures.
+        global_top1: share of pictures that the global stream gets right, in [0, 1].
+        local_top1: the same for the local stream.
+        fused_top1: the same for both together.
+        num_images: pictures evaluated.
+        images_per_second: whole loop, reading included.
+    """
+
+    loss: float
+    global_top1: float
+    local_top1: float
+    fused_top1: float
+    num_images: int
+    images_per_second: float
+
+
+class Scores:
+    """Loss and accuracies, gathered over batches."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        self.loss = MeanMetric(sync_on_compute=False).to(device)
+        self.streams = {
+            stream: MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False).to(
+                device
+            )
+            for stream in ("global", "local", "fused")
+        }
+        self.num_images = 0
+
+    def update(self, output: TwoStreamOutput, labels: Tensor, loss: Tensor) -> None:
+        """Count a batch."""
+        self.loss.update(loss.float(), len(labels))
+        self.num_images += len(labels)
+        for stream, logits in (
+            ("global", output.global_logits),
+            ("local", output.local_logits),
+            ("fused", output.logits),
+        ):
+            self.streams[stream].update(logits.float(), labels)
+
+    def compute(self) -> dict[str, float]:
+        """Give the loss and the accuracy of each stream so far."""
+        values = {stream: metric.compute().item() for stream, metric in self.streams.items()}
+        return {"loss": self.loss.compute().item(), **values}
+
+
+def evaluate(
+    model: TwoStreamClassifier,
+    data: TwoStreamDataset,
+    *,
+    batch_size: int = 32,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    frozen: bool = False,
+    cache_dir: str | Path | None = None,
+    device: Device = "auto",
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure global, local and fused top-1 in eval mode.
+
+    Args:
+        model: its mode is the same afterwards.
+        data: with `train=False`, so that every patch is where it should be.
+        batch_size: pictures at once.
+        precision: "fp32", or autocast to "bf16" or "fp16".
+        frozen: go over cached features, as training with `freeze` does.
+        cache_dir: of those features; None keeps them in memory.
+        device: "auto" takes an accelerator if there is one.
+        num_workers: processes that read pictures.
+        progress: show a bar.
+
+    Returns:
+        `Evaluation`.
+
+    Raises:
+        ValueError: if labels do not fit the model, or `data` draws at random.
+    """
+    if data.train:
+        raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
+    check_labels(model, data)
+    accelerator = make_accelerator(device, precision, 1)
+    model.to(accelerator.device)
+    network: nn.Module = model
+    dataset: TwoStreamDataset | FeatureDataset = data
+    if frozen:
+        network = Heads(model)
+        dataset = frozen_features(
+            model,
+            data,
+            accelerator=accelerator,
+            cache_dir=cache_dir,
+            num_workers=num_workers,
+            progress=progress,
+        )
+    loader = DataLoader(dataset, batch_size, num_workers=0 if frozen else num_workers)
+    network, loader = accelerator.prepare(network, loader)
+    was_training = model.training
+    try:
+        return run_evaluation(
+            accelerator, network, loader, model.num_classes, TwoStreamLoss(), progress
+        )
+    finally:
+        model.train(was_training)
+
+
+def run_evaluation(
+    accelerator: Accelerator,
+    network: nn.Module,
+    loader: DataLoader[Any],
+    num_classes: int,
+    loss_of: TwoStreamLoss,
+    progress: bool,
+) -> Evaluation:
+    """Go over `loader` once, with a network that is prepared and on its device.
+
+    Args:
+        accelerator: that prepared the two.
+        network: `TwoStreamClassifier` or `Heads`; it is left in eval mode.
+        loader: gives (images, patches, labels) or (features, features, labels).
+        num_classes: k.
+        loss_of: the loss to report.
+        progress: show a bar.
+
+    Returns:
+        `Evaluation`.
+    """
+    network.eval()
+    scores = Scores(num_classes, accelerator.device)
+    started = time.perf_counter()
+    bar = tqdm(loader, desc="evaluate", leave=False, disable=not progress)
+    with torch.no_grad():
+        for first, second, labels, *_ in bar:
+            output = network(first, second)
+            # gather_for_metrics drops the pictures that pad the last batch of several processes.
+            logits, global_logits, local_logits, labels = accelerator.gather_for_metrics(
+                (output.logits, output.global_logits, output.local_logits, labels)
+            )
+            output = output._replace(
+                logits=logits, global_logits=global_logits, local_logits=local_logits
+            )
+            scores.update(output, labels, loss_of(output, labels))
+            show_scores(bar, scores)
+    seconds = time.perf_counter() - started
+    values = scores.compute()
+    return Evaluation(
+        values["loss"],
+        values["global"],
+        values["local"],
+        values["fused"],
+        scores.num_images,
+        scores.num_images / seconds,
+    )
+
+
+def show_scores(bar: Any, scores: Scores) -> None:
+    """Write loss and accuracy so far behind a progress bar."""
+    if not bar.disable:
+        values = scores.compute()
+        bar.set_postfix(loss=f"{values['loss']:.3f}", top1=f"{100 * values['fused']:.1f}%")
+
+
+def check_labels(model: TwoStreamClassifier, data: TwoStreamDataset) -> None:
+    """Refuse data of more classes than the model has."""
+    classes = len(data.pictures.class_names)
+    if classes > model.num_classes:
+        raise ValueError(
+            f"Expected data of at most {model.num_classes} classes, as the model has, but got "
+            f"{classes}. Build the model with num_classes={classes}."
+        )

@@ -1,0 +1,253 @@
+"""TwoStreamClassifier: how the streams are put together, saved, loaded, and what they refuse."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from recurrent_attention import TwoStreamClassifier, TwoStreamFeatures, TwoStreamLoss
+
+KINDS = ["test_resnet", "test_mambaout", "test_vit"]  # NCHW, NHWC and tokens
+
+
+def make(backbone="test_resnet", num_classes=5, **kwargs):
+    torch.manual_seed(0)
+    sizes = {"image_size": 64, "patch_size": 32, "hidden_size": 16, "num_steps": 3} | kwargs
+    return TwoStreamClassifier(backbone, num_classes, **sizes).eval()
+
+
+def inputs(patches=2):
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randn(3, 3, 64, 64, generator=generator)
+    return images, torch.randn(3, patches, 3, 32, 32, generator=generator)
+
+
+@pytest.mark.parametrize("backbone", KINDS)
+def test_streams_equal_their_parts(backbone):
+    model = make(backbone, fusion_weight=0.5)
+    images, patches = inputs()
+    with torch.no_grad():
+        output = model(images, patches)
+        global_map = model.global_backbone(images)
+        expected = model.global_head(global_map.flatten(2).mean(2))
+        torch.testing.assert_close(output.global_logits, expected)
+        locals_ = []
+        for number in range(2):
+            found = model.attention(model.local_backbone(patches[:, number]))
+            locals_.append(model.local_head(found.pooled))
+            torch.testing.assert_close(output.step_weights[:, number], found.weights)
+            torch.testing.assert_close(
+                output.step_logits[:, number], model.local_head(found.states)
+            )
+        torch.testing.assert_close(output.local_logits, (locals_[0] + locals_[1]) / 2)
+        torch.testing.assert_close(output.logits, output.global_logits + 0.5 * output.local_logits)
+
+
+@pytest.mark.parametrize("backbone", KINDS)
+@pytest.mark.parametrize("global_head", ["linear", "conv"])
+def test_every_parameter_gets_a_gradient(backbone, global_head):
+    model = make(backbone, global_head=global_head).train()
+    output = model(*inputs())
+    TwoStreamLoss()(output, torch.tensor([0, 1, 2])).backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None]
+    assert missing == []
+
+
+def test_streams_do_not_share_weights_or_gradients():
+    model = make().train()
+    model(*inputs()).global_logits.sum().backward()
+    assert all(p.grad is None for p in model.local_backbone.parameters())
+    assert all(p.grad is not None for p in model.global_backbone.parameters())
+
+
+def test_one_patch_without_its_axis_is_the_same():
+    model = make()
+    images, patches = inputs(patches=1)
+    with torch.no_grad():
+        assert torch.equal(model(images, patches).logits, model(images, patches[:, 0]).logits)
+
+
+@pytest.mark.parametrize("global_head", ["linear", "conv"])
+def test_classify_takes_maps_or_their_means(global_head):
+    model = make(global_head=global_head)
+    with torch.no_grad():
+        images, patches = inputs()
+        maps = model.encode(images, patches)
+        whole = model.classify(maps)
+        small = TwoStreamFeatures(
+            maps.global_features if global_head == "conv" else maps.global_features.mean((2, 3)),
+            maps.local_features.mean((3, 4)),
+        )
+        torch.testing.assert_close(model.classify(small).logits, whole.logits)
+
+
+def test_another_local_backbone():
+    model = make("test_resnet", local_backbone="test_vit")
+    with torch.no_grad():
+        assert model(*inputs()).local_logits.shape == (3, 5)
+    assert model.attention.input_size == model.local_backbone.out_channels == 64
+
+
+def test_dropout_works_on_both_streams_in_training_only():
+    model = make(drop_rate=0.9)
+    images, patches = inputs()
+    with torch.no_grad():
+        features = model.encode(images, patches)
+        assert torch.equal(model.classify(features).logits, model.classify(features).logits)
+        model.drop.train()
+        first, second = model.classify(features), model.classify(features)
+    assert not torch.equal(first.global_logits, second.global_logits)
+    assert not torch.equal(first.local_logits, second.local_logits)
+
+
+def test_saved_and_loaded_it_answers_the_same(tmp_path):
+    model = make("test_vit", class_names=["auk", "coot", "dodo", "emu", "finch"], fusion_weight=0.7)
+    model.save_pretrained(tmp_path / "model")
+    loaded = TwoStreamClassifier.from_pretrained(tmp_path / "model")
+    with torch.no_grad():
+        assert torch.equal(loaded.eval()(*inputs()).logits, model(*inputs()).logits)
+    assert loaded.class_names == ("auk", "coot", "dodo", "emu", "finch")
+    assert (loaded.fusion_weight, loaded.patch_size) == (0.7, 32)
+
+
+def test_loading_never_asks_for_pretrained_weights(tmp_path):
+    source = make("test_resnet").global_backbone.model.state_dict()
+    weights = tmp_path / "backbone.pth"
+    torch.save(source, weights)
+    model = make(
+        pretrained=True, backbone_kwargs={"pretrained_cfg_overlay": {"file": str(weights)}}
+    )
+    for name, value in source.items():
+        assert torch.equal(model.global_backbone.model.state_dict()[name], value)
+        assert torch.equal(model.local_backbone.model.state_dict()[name], value)
+    model.save_pretrained(tmp_path / "model")
+    weights.unlink()
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert "pretrained" not in config
+    assert str(tmp_path) not in json.dumps(config)
+    loaded = TwoStreamClassifier.from_pretrained(tmp_path / "model").eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(*inputs()).logits, model.eval()(*inputs()).logits)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_wrapped_checkpoints_load(prefix):
+    source, target = make(), make()
+    with torch.no_grad():
+        source.global_head.bias.fill_(3)
+    target.load_state_dict({prefix + name: value for name, value in source.state_dict().items()})
+    assert torch.equal(target.global_head.bias, source.global_head.bias)
+
+
+def test_building_and_calling_leave_the_random_state_to_initialisation():
+    model = make(drop_rate=0.5)
+    images, patches = inputs()
+    before, state = images.clone(), torch.get_rng_state()
+    model(images, patches)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(images, before)
+
+
+def test_loss_is_the_formula():
+    torch.manual_seed(0)
+    model = make()
+    output = model(*inputs())
+    targets = torch.tensor([4, 0, 2])
+    expected = 0.0
+    for logits, weight in ((output.global_logits, 1.0), (output.local_logits, 0.25)):
+        for row, target in zip(logits.double(), targets, strict=True):
+            expected += weight * (row.exp().sum().log() - row[target]) / 3
+    got = TwoStreamLoss(local_weight=0.25)(output, targets)
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-6)
+    smooth = TwoStreamLoss(label_smoothing=0.1)(output, targets)
+    reference = nn.CrossEntropyLoss(label_smoothing=0.1)
+    expected = reference(output.global_logits, targets) + reference(output.local_logits, targets)
+    torch.testing.assert_close(smooth, expected)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"local_weight": -1}, "Expected `local_weight` to be at least 0, but got -1."),
+        ({"label_smoothing": 1}, "Expected `label_smoothing` to be in [0, 1), but got 1."),
+    ],
+)
+def test_bad_loss(kwargs, message):
+    with pytest.raises(ValueError) as caught:
+        TwoStreamLoss(**kwargs)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("images", "patches", "error", "message"),
+    [
+        (
+            torch.zeros(2, 3, 64, 64),
+            torch.zeros(3, 32, 32),
+            ValueError,
+            "Expected `patches` to have shape (b, 3, h, w) or (b, p, 3, h, w), but got "
+            "(3, 32, 32).",
+        ),
+        (
+            torch.zeros(2, 3, 64, 64),
+            torch.zeros(3, 1, 3, 32, 32),
+            ValueError,
+            "Expected `patches` to hold patches of as many images as `images`, but got batches of "
+            "3 and 2.",
+        ),
+        (
+            torch.zeros(2, 3, 64, 64),
+            torch.zeros(2, 0, 3, 32, 32),
+            ValueError,
+            "Expected `patches` to hold at least one patch per image, but got shape "
+            "(2, 0, 3, 32, 32).",
+        ),
+        (
+            torch.zeros(3, 64, 64),
+            torch.zeros(3, 3, 32, 32),
+            ValueError,
+            "Expected `images` to have shape (b, 3, h, w), but got (3, 64, 64). Add a batch axis: "
+            "images[None].",
+        ),
+    ],
+)
+def test_bad_inputs(images, patches, error, message):
+    with pytest.raises(error) as caught:
+        make()(images, patches)
+    assert str(caught.value) == message
+
+
+def test_wrong_channels_and_integers_are_refused():
+    model = make()
+    with pytest.raises(ValueError, match="^Expected `images`.*channels?"):
+        model(torch.zeros(2, 1, 64, 64), torch.zeros(2, 3, 32, 32))
+    with pytest.raises(TypeError, match="^Expected `images`.*torch.uint8"):
+        model(torch.zeros(2, 3, 64, 64, dtype=torch.uint8), torch.zeros(2, 3, 32, 32))
+    with pytest.raises(TypeError, match="^Expected `patches`.*torch.uint8"):
+        model(torch.zeros(2, 3, 64, 64), torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_classes": 0}, "Expected `num_classes` to be at least 1, but got 0."),
+        (
+            {"class_names": ["a", "b"]},
+            "Expected `class_names` to hold 5 names, but got 2. Pass num_classes=2.",
+        ),
+        (
+            {"global_head": "mlp"},
+            "Expected `global_head` to be 'linear' or 'conv', but got 'mlp'.",
+        ),
+    ],
+)
+def test_bad_arguments(kwargs, message):
+    with pytest.raises(ValueError) as caught:
+        make(**kwargs)
+    assert str(caught.value) == message
+
+
+def test_unknown_backbone_offers_near_matches():
+    with pytest.raises(ValueError, match="'resnet5'.*Did you mean 'resnet5"):
+        TwoStreamClassifier("resnet5")
