@@ -1,0 +1,142 @@
+"""Where a timm model keeps its feature map, and what its own head does to it first."""
+
+from math import isqrt
+from typing import Any, Literal, NamedTuple
+
+from einops import rearrange
+from torch import Tensor, nn
+
+from recurrent_attention.backbone_probe import Call, nodes_behind, reached_parameters, trace
+
+CHANNELS_FIRST = "b c h w -> b c h w"
+CHANNELS_LAST = "b h w c -> b c h w"
+TOKENS = "b (h w) c -> b c h w"
+TOKENS_LAST = "b c (h w) -> b c h w"
+LAST_INTERMEDIATE = {"indices": 1, "norm": True, "intermediates_only": True}
+
+
+class Layout(NamedTuple):
+    """How a model gives its map.
+
+    Attributes:
+        source: what `forward_features` returns, or the last map of `forward_intermediates`.
+        pattern: the einops pattern that brings it to (b c h w).
+        channels: c of the map.
+        grid: (h, w) of the map.
+    """
+
+    source: Literal["features", "intermediates"]
+    pattern: str
+    channels: int
+    grid: tuple[int, int]
+
+
+def find_layout(model: Any, features: Any, images: Tensor) -> Layout | None:
+    """Recognise the map in what `forward_features` returned; None if it cannot be recognised."""
+    shape = tuple(_last(features).shape)
+    if len(shape) == 4:
+        if getattr(model, "output_fmt", None) == "NHWC":
+            return Layout("features", CHANNELS_LAST, shape[3], (shape[1], shape[2]))
+        return Layout("features", CHANNELS_FIRST, shape[1], (shape[2], shape[3]))
+    if len(shape) != 3:
+        return None
+    try:
+        intermediates, _ = trace(
+            model,
+            lambda: model.forward_intermediates(images, indices=1, intermediates_only=True),
+        )
+    except RuntimeError as error:
+        if "meta" not in str(error):
+            return None
+        # The method reads numbers out of tensors, and there are none: trust in a square map.
+        side = isqrt(shape[1] - getattr(model, "num_prefix_tokens", 0))
+        return Layout("features", TOKENS, shape[2], (side, side))
+    _, channels, height, width = intermediates[-1].shape
+    grid = (height, width)
+    if shape[1:] == (channels, height * width):
+        return Layout("features", TOKENS_LAST, channels, grid)
+    if shape[2] != channels:
+        return None
+    if shape[1] != height * width and _ends_with_class_tokens(model, features, images):
+        return Layout("intermediates", CHANNELS_FIRST, channels, grid)
+    return Layout("features", TOKENS, channels, grid)
+
+
+def _ends_with_class_tokens(model: Any, features: Any, images: Tensor) -> bool:
+    """Tell whether the last layers see to the class tokens only, and leave the map as it is."""
+    intermediates, _ = trace(
+        model, lambda: model.forward_intermediates(images, **LAST_INTERMEDIATE)
+    )
+    layers, layers_of_map = (
+        reached_parameters(model, nodes_behind(_last(output)))
+        for output in (features, intermediates)
+    )
+    return layers_of_map < layers or _last(features).shape[1] < _last(intermediates)[0, 0].numel()
+
+
+def to_map(features: Any, pattern: str, height: int, width: int) -> Tensor:
+    """Bring what the model returned to (b c h w); tokens onto a grid of `height` x `width`."""
+    tensor = _last(features)
+    if tensor.ndim == 4:
+        return rearrange(tensor, pattern)
+    if pattern == TOKENS:
+        tensor = tensor[:, -height * width :]  # the class token and its like come first
+    return rearrange(tensor, pattern, h=height, w=width)
+
+
+def head_norm(model: Any, features: Any, layout: Layout) -> tuple[str, bool]:
+    """Name the norm with which the model's own head begins, and say what that norm takes.
+
+    A norm is a layer that has an `eps`, keeps the shape, and has at most one number per channel in
+    each parameter. It counts if no other layer with parameters comes before it.
+
+    Returns:
+        The name, "" if the head begins otherwise, and whether the norm takes maps (b c h w); else
+        it takes vectors (b c).
+    """
+    if layout.source == "intermediates":
+        return "", False
+    try:
+        _, calls = trace(model, lambda: model.forward_head(features, pre_logits=True))
+    except (AttributeError, NotImplementedError, TypeError):  # an encoder without a classifier
+        return "", False
+    for call in calls:
+        layer = model.get_submodule(call.name)
+        shapes = {tuple(parameter.shape) for parameter in layer.parameters()}
+        if (
+            hasattr(layer, "eps")
+            and call.input_shape == call.output_shape
+            and shapes <= {(layout.channels,)}
+        ):
+            takes_maps = len(call.input_shape) == 4 and call.input_shape[1] == layout.channels
+            return call.name, takes_maps
+        if shapes:
+            break
+    return "", False
+
+
+def closing_pools(model: nn.Module, calls: list[Call]) -> list[str]:
+    """Name the layers at the end of the features that only make the map smaller."""
+    names = []
+    for call in reversed(calls):
+        layer = model.get_submodule(call.name)
+        if any(layer.children()) or isinstance(layer, nn.Identity):
+            continue
+        if any(True for _ in layer.parameters()) or not _shrinks(call):
+            break
+        names.append(call.name)
+    return names
+
+
+def _shrinks(call: Call) -> bool:
+    return (
+        len(call.input_shape) == len(call.output_shape) == 4
+        and call.input_shape[1] == call.output_shape[1]
+        and call.input_shape[2] > call.output_shape[2]
+    )
+
+
+def _last(features: Any) -> Tensor:
+    """Of several maps take the last: the coarsest, after the most layers."""
+    last: Tensor = features[-1] if isinstance(features, (list, tuple)) else features
+    return last

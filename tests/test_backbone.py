@@ -1,0 +1,489 @@
+"""FeatureBackbone against timm itself: the same numbers, minus what never reaches the map."""
+
+import copy
+import re
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from recurrent_attention import FeatureBackbone
+from recurrent_attention.backbone_probe import blank_images, on_meta, prune
+
+SIZE = 64
+# One model for every way of giving a map, small enough for seconds.
+MODELS = {
+    "test_resnet": "channels first",
+    "test_byobnet": "channels first",
+    "test_efficientnet": "channels first",
+    "test_nfnet": "channels first",
+    "test_convnext": "norm on maps in the head",
+    "test_mambaout": "channels last, norm on vectors and more layers in the head",
+    "test_coatnet": "built for one size",
+    "test_vit": "tokens with a class token",
+    "test_vit_relpos": "tokens without a class token, norm on vectors in the head",
+    "mobilenetv3_small_050": "a convolution after the pooling",
+    "cait_xxs24_224": "layers for the class token at the end",
+    "pit_ti_224": "only the class token comes back",
+    "efficientvim_m1": "cells last",
+}
+
+
+def image_size(name: str) -> int:
+    return 96 if name == "efficientvim_m1" else SIZE
+
+
+def in_pairs(name: str, **kwargs: object) -> tuple[FeatureBackbone, nn.Module]:
+    """A backbone and timm's own model with the same weights, none of them zero, in eval mode."""
+    size = image_size(name)
+    torch.manual_seed(0)
+    backbone = FeatureBackbone(name, img_size=size, **kwargs)
+    torch.manual_seed(0)
+    model = timm_model(name, size, **kwargs)
+    randomise(model)
+    own = dict(model.named_parameters()) | dict(model.named_buffers())
+    with torch.no_grad():
+        for key, tensor in [*backbone.model.named_parameters(), *backbone.model.named_buffers()]:
+            tensor.copy_(own[key])
+    return backbone.eval(), model.eval()
+
+
+def timm_model(name: str, size: int, **kwargs: object) -> nn.Module:
+    try:
+        return timm.create_model(name, num_classes=0, img_size=size, **kwargs)
+    except TypeError:
+        return timm.create_model(name, num_classes=0, **kwargs)
+
+
+def randomise(model: nn.Module) -> None:
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+
+
+def images_for(backbone: FeatureBackbone, batch: int = 2) -> Tensor:
+    generator = torch.Generator().manual_seed(2)
+    shape = (batch, backbone.in_chans, backbone.img_size, backbone.img_size)
+    return torch.randn(shape, generator=generator)
+
+
+def mean_over_cells(feature_map: Tensor) -> Tensor:
+    return feature_map.flatten(2).mean(2)
+
+
+# --- the map ---
+
+
+@pytest.mark.parametrize(
+    "name", ["test_resnet", "test_byobnet", "test_efficientnet", "test_nfnet", "test_coatnet"]
+)
+def test_the_mean_of_the_map_is_what_timm_classifies(name):
+    backbone, model = in_pairs(name)
+    images = images_for(backbone)
+    expected = model.forward_head(model.forward_features(images), pre_logits=True)
+    torch.testing.assert_close(mean_over_cells(backbone(images)), expected)
+
+
+def test_mobilenetv2_has_the_1280_channels_of_its_classifier():
+    backbone, model = in_pairs("mobilenetv2_100")
+    images = images_for(backbone)
+    expected = model.forward_head(model.forward_features(images), pre_logits=True)
+    assert backbone.out_channels == expected.shape[1] == 1280
+    torch.testing.assert_close(mean_over_cells(backbone(images)), expected)
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+def test_cells_of_a_vit_are_its_normalised_tokens(prefix):
+    kwargs = {"class_token": prefix > 0, "reg_tokens": max(prefix - 1, 0)}
+    kwargs |= {} if prefix else {"global_pool": "avg", "fc_norm": False}
+    backbone, model = in_pairs("test_vit", **kwargs)
+    images = images_for(backbone)
+    tokens = model.forward_features(images)
+    feature_map = backbone(images)
+    assert tokens.shape[1] == prefix + 4 * 4
+    for row in range(4):
+        for column in range(4):
+            torch.testing.assert_close(
+                feature_map[:, :, row, column], tokens[:, prefix + 4 * row + column]
+            )
+
+
+def test_channels_last_becomes_channels_first():
+    backbone, model = in_pairs("swin_tiny_patch4_window7_224", depths=(1, 1, 1, 1), embed_dim=24)
+    images = images_for(backbone)
+    expected = model.forward_features(images)
+    assert expected.shape == (2, 2, 2, 192)
+    torch.testing.assert_close(backbone(images), expected.permute(0, 3, 1, 2))
+
+
+def test_the_class_token_and_its_layers_are_left_out():
+    backbone, model = in_pairs("cait_xxs24_224", depth=2)
+    images = images_for(backbone)
+    expected = model.forward_features(images)[:, 1:].transpose(1, 2).reshape(2, 192, 4, 4)
+    torch.testing.assert_close(backbone(images), expected)
+    gone = model.state_dict().keys() - backbone.model.state_dict().keys()
+    assert {key.split(".")[0] for key in gone} == {"cls_token", "blocks_token_only"}
+
+
+def test_of_several_maps_the_last_is_taken():
+    backbone, model = in_pairs("coat_tiny", parallel_depth=1)
+    images = images_for(backbone)
+    expected = model.forward_features(images)[-1][:, 1:].transpose(1, 2).reshape(2, 152, 2, 2)
+    feature_map = backbone(images)
+    torch.testing.assert_close(feature_map, expected)
+    # What only the other maps need, but cannot be taken out, is frozen.
+    frozen = {key for key, p in backbone.named_parameters() if not p.requires_grad}
+    assert frozen
+    feature_map.square().sum().backward()
+    assert {key for key, p in backbone.named_parameters() if p.grad is None} == frozen
+
+
+def test_a_model_that_returns_the_class_token_only_gives_its_last_map():
+    backbone, model = in_pairs("pit_ti_224")
+    images = images_for(backbone)
+    expected = model.forward_intermediates(images, intermediates_only=True)[-1]
+    torch.testing.assert_close(backbone(images), expected)
+
+
+def test_cells_on_the_last_axis_become_a_map():
+    backbone, model = in_pairs("efficientvim_m1")
+    images = images_for(backbone)
+    expected = model.forward_features(images)[-1]
+    torch.testing.assert_close(backbone(images).flatten(2), expected)
+
+
+# --- the norm of the head ---
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("test_convnext", "head.norm"),
+        ("test_mambaout", "head.norm"),
+        ("test_vit_relpos", "fc_norm"),
+    ],
+)
+def test_the_norm_of_the_head_is_applied_to_every_cell(name, key):
+    backbone, model = in_pairs(name)
+    norm = model.get_submodule(key)
+    backbone.norm.load_state_dict(norm.state_dict())
+    images = images_for(backbone)
+    features = model.forward_features(images)
+    if features.ndim == 3:
+        features = features.transpose(1, 2).reshape(2, -1, *backbone.map_size)
+    elif backbone.out_channels == features.shape[3]:
+        features = features.permute(0, 3, 1, 2)
+    feature_map = backbone(images)
+    for row in range(backbone.map_size[0]):
+        for column in range(backbone.map_size[1]):
+            cell = features[:, :, row, column]
+            centred = cell - cell.mean(1, keepdim=True)
+            expected = centred / (cell.var(1, correction=0, keepdim=True) + norm.eps).sqrt()
+            torch.testing.assert_close(
+                feature_map[:, :, row, column],
+                expected * norm.weight + norm.bias,
+                rtol=1e-4,
+                atol=1e-5,
+            )
+
+
+def test_the_pretrained_numbers_of_the_norm_are_kept(tmp_path):
+    source = timm.create_model("test_convnext")
+    randomise(source)
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    overlay = {"file": str(tmp_path / "weights.safetensors")}
+    backbone = FeatureBackbone(
+        "test_convnext", pretrained=True, img_size=SIZE, pretrained_cfg_overlay=overlay
+    )
+    expected = source.state_dict()
+    assert torch.equal(backbone.norm.weight, expected["head.norm.weight"])
+    for key, tensor in backbone.model.state_dict().items():
+        assert torch.equal(tensor, expected[key]), key
+
+
+def test_a_model_without_such_a_norm_has_none():
+    assert isinstance(FeatureBackbone("test_resnet", img_size=SIZE).norm, nn.Identity)
+
+
+# --- what is taken out ---
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_parameter_gets_a_gradient(name):
+    backbone = FeatureBackbone(name, img_size=image_size(name))
+    randomise(backbone)
+    feature_map = backbone(images_for(backbone))
+    weights = torch.randn(feature_map.shape, generator=torch.Generator().manual_seed(3))
+    (feature_map * weights).sum().backward()
+    for key, parameter in backbone.named_parameters():
+        assert parameter.requires_grad, key
+        assert parameter.grad is not None, key
+        assert parameter.grad.abs().max() > 0, key
+
+
+def test_layers_after_the_pooling_are_taken_out():
+    with torch.device("meta"):
+        vgg = FeatureBackbone("vgg19", img_size=448)
+        mobilenet = FeatureBackbone("mobilenetv3_small_050", img_size=SIZE)
+    assert sum(parameter.numel() for parameter in vgg.parameters()) == 20_024_384
+    assert {key.split(".")[1] for key in vgg.state_dict()} == {"features"}
+    assert not any("conv_head" in key for key in mobilenet.state_dict())
+
+
+def test_a_pooling_with_weights_is_taken_out():
+    backbone, model = in_pairs("test_vit", global_pool="map")
+    assert any("attn_pool" in key for key in model.state_dict())
+    assert not any("attn_pool" in key for key in backbone.state_dict())
+    images = images_for(backbone)
+    expected = model.forward_features(images)[:, 1:].transpose(1, 2).reshape(2, 64, 4, 4)
+    torch.testing.assert_close(backbone(images), expected)
+
+
+class Doubling(nn.Module):
+    """Matters to the output, though its parameter does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.Parameter(torch.ones(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x
+
+
+class Toy(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 4, 1)
+        self.doubling = Doubling()
+        self.ruler = nn.Conv2d(4, 4, 1, stride=2)
+        self.idle = nn.Linear(2, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.doubling(self.body(images))
+        return x[..., : self.ruler(x).shape[-1]]  # only the size of what the ruler gives matters
+
+
+def test_what_the_output_needs_is_not_taken_out():
+    skeleton = on_meta(Toy())
+    images = blank_images(1, 3, 8, 8)
+    pruned = prune(skeleton, lambda: skeleton(images))
+    assert {name: type(new) for name, new in pruned.taken_out.items()} == {
+        "idle": nn.Identity,
+        "doubling.spare": type(None),
+    }
+    assert pruned.kept == ["ruler"]
+    assert pruned.output_shape == (1, 4, 8, 4)
+
+
+# --- the last pooling ---
+
+
+def test_final_pool_false_leaves_out_the_last_pooling_of_vgg():
+    with torch.device("meta"):  # the classifier of 120 million parameters is never filled
+        whole = FeatureBackbone("vgg11", img_size=SIZE)
+        without = FeatureBackbone("vgg11", img_size=SIZE, final_pool=False)
+    for backbone in (whole, without):
+        backbone.to_empty(device="cpu").eval()
+        for parameter in backbone.parameters():
+            nn.init.constant_(parameter, 0.0)
+    randomise(whole)
+    without.load_state_dict(whole.state_dict())  # the names are the same
+    images = images_for(whole)
+    features = whole.model.features
+    assert isinstance(features[-1], nn.MaxPool2d)
+    torch.testing.assert_close(without(images), features[:-1](images))
+    torch.testing.assert_close(whole(images), features(images))
+    assert (whole.map_size, whole.reduction) == ((2, 2), 32)
+    assert (without.map_size, without.reduction) == ((4, 4), 16)
+
+
+@pytest.mark.parametrize("name", ["vgg19", "vgg11_bn"])
+def test_vgg_gives_the_papers_maps(name):
+    with torch.device("meta"):
+        global_stream = FeatureBackbone(name, img_size=448)
+        local_stream = FeatureBackbone(name, img_size=224, final_pool=False)
+    for stream in (global_stream, local_stream):
+        assert (stream.out_channels, *stream.map_size) == (512, 14, 14)
+        shape = (1, 3, stream.img_size, stream.img_size)
+        assert stream(torch.empty(shape, device="meta")).shape == (1, 512, 14, 14)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_mambaout", "test_vit"])
+def test_final_pool_false_changes_nothing_elsewhere(name):
+    with torch.device("meta"):
+        whole = FeatureBackbone(name, img_size=SIZE)
+        without = FeatureBackbone(name, img_size=SIZE, final_pool=False)
+    assert str(whole) == str(without)
+
+
+# --- what a call leaves alone ---
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
+def test_construction_is_timms_own_but_for_what_is_taken_out(name):
+    kwargs = {"drop_rate": 0.1, "drop_path_rate": 0.1}
+    torch.manual_seed(3)
+    backbone = FeatureBackbone(name, img_size=SIZE, **kwargs)
+    state = torch.get_rng_state()
+    torch.manual_seed(3)
+    model = timm_model(name, SIZE, **kwargs)
+    assert torch.equal(state, torch.get_rng_state())
+    expected = model.state_dict()
+    for key, tensor in backbone.model.state_dict().items():  # BatchNorm's counters among them
+        assert torch.equal(tensor, expected[key]), key
+    assert all(module.training for module in backbone.modules())
+    assert not any(module._forward_hooks for module in backbone.modules())
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_construction_works_where_gradients_are_off(context):
+    with context():
+        backbone = FeatureBackbone("test_convnext", img_size=SIZE)
+    assert (backbone.out_channels, *backbone.map_size) == (64, 2, 2)
+    assert all(parameter.requires_grad for parameter in backbone.parameters())
+    assert not any("head" in key for key in backbone.state_dict())
+
+
+def test_construction_on_meta_has_the_same_names_and_shapes():
+    real = FeatureBackbone("test_mambaout", img_size=SIZE)
+    with torch.device("meta"):
+        empty = FeatureBackbone("test_mambaout", img_size=SIZE)
+    assert {key: tensor.shape for key, tensor in real.state_dict().items()} == {
+        key: tensor.shape for key, tensor in empty.state_dict().items()
+    }
+    assert all(tensor.is_meta for tensor in empty.state_dict().values())
+
+
+@pytest.mark.parametrize("name", ["test_vit_relpos", "pit_ti_224"])
+def test_the_backbone_compiles_without_a_break_and_exports(name):
+    backbone, _ = in_pairs(name, **({"depth": (1, 1, 1)} if name == "pit_ti_224" else {}))
+    images = images_for(backbone)
+    expected = backbone(images)
+    compiled = torch.compile(copy.deepcopy(backbone), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(images), expected)
+    exported = torch.export.export(backbone, (images,)).module()
+    torch.testing.assert_close(exported(images), expected)
+
+
+# --- sizes, channels, preparation ---
+
+
+def test_a_convolutional_model_takes_any_size():
+    backbone = FeatureBackbone("test_resnet", img_size=SIZE)
+    assert backbone(torch.randn(2, 3, 96, 160)).shape == (2, 96, 3, 5)
+
+
+def test_dynamic_img_size_takes_any_size():
+    backbone, model = in_pairs("test_vit", dynamic_img_size=True, dynamic_img_pad=True)
+    images = torch.randn(1, 3, 90, 33)
+    expected = model.forward_features(images)[:, 1:].transpose(1, 2).reshape(1, 64, 6, 3)
+    torch.testing.assert_close(backbone(images), expected)
+
+
+def test_in_chans_and_data_config():
+    backbone = FeatureBackbone("test_vit", img_size=SIZE, in_chans=1)
+    assert backbone(torch.randn(2, 1, SIZE, SIZE)).shape == (2, 64, 4, 4)
+    assert backbone.data_config["input_size"] == (1, SIZE, SIZE)
+    assert len(backbone.data_config["mean"]) == len(backbone.data_config["std"]) == 1
+    vgg_like = FeatureBackbone("test_resnet", img_size=SIZE).data_config
+    assert {"mean", "std", "interpolation", "crop_pct", "input_size"} <= vgg_like.keys()
+
+
+# --- errors ---
+
+
+def raises_sentence(error: type[Exception], sentence: str) -> object:
+    return pytest.raises(error, match=f"^{re.escape(sentence)}$")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("vg19", "got 'vg19'. Did you mean 'vgg19', 'vgg19_bn', 'vgg16'?"),
+        ("vgg19.imagenet", "got 'vgg19.imagenet'. Did you mean 'vgg19.tv_in1k'?"),
+        ("qqqqqqqq", "got 'qqqqqqqq'. timm.list_models() names them all."),
+    ],
+)
+def test_an_unknown_name(name, sentence):
+    with raises_sentence(ValueError, f"Expected `name` to be a timm model, but {sentence}"):
+        FeatureBackbone(name)
+
+
+def test_a_known_tag_is_accepted():
+    with torch.device("meta"):
+        assert FeatureBackbone("test_resnet.r160_in1k", img_size=SIZE).out_channels == 96
+
+
+@pytest.mark.parametrize(
+    ("shape", "sentence"),
+    [
+        (
+            (3, SIZE, SIZE),
+            "Expected `images` to have shape (b, 3, h, w), but got (3, 64, 64). "
+            "Add a batch axis: images[None].",
+        ),
+        ((SIZE, SIZE), "Expected `images` to have shape (b, 3, h, w), but got (64, 64)."),
+        (
+            (2, 1, SIZE, SIZE),
+            "Expected `images` to have 3 channels, but got 1 in shape (2, 1, 64, 64). "
+            "Build the backbone with in_chans=1.",
+        ),
+        (
+            (2, 3, 96, SIZE),
+            "Expected `images` of 64 x 64 pixels, the size that 'test_coatnet' was built for, but "
+            "got shape (2, 3, 96, 64). Resize them, or build the backbone with another `img_size`.",
+        ),
+    ],
+)
+def test_images_of_the_wrong_shape(shape, sentence):
+    with torch.device("meta"):
+        backbone = FeatureBackbone("test_coatnet", img_size=SIZE)
+    with raises_sentence(ValueError, sentence):
+        backbone(torch.zeros(shape, device="meta"))
+
+
+def test_images_of_bytes():
+    with torch.device("meta"):
+        backbone = FeatureBackbone("test_resnet", img_size=SIZE)
+    with raises_sentence(
+        TypeError,
+        "Expected `images` to be floating point, but got torch.uint8. Convert and normalise them: "
+        "(images / 255 - mean) / std, with the numbers in `data_config`.",
+    ):
+        backbone(torch.zeros(2, 3, SIZE, SIZE, dtype=torch.uint8, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "sentence"),
+    [
+        ("test_vit", 0, "Expected `img_size` to be at least 1, but got 0."),
+        (
+            "test_vit",
+            65,
+            "Expected `img_size` to suit 'test_vit', but got 65: "
+            "Input height (65) should be divisible by patch size (16).",
+        ),
+        ("halonet_h1", 100, "Expected `img_size` to suit 'halonet_h1', but got 100."),
+    ],
+)
+def test_a_size_that_does_not_fit(name, size, sentence):
+    with torch.device("meta"), raises_sentence(ValueError, sentence):
+        FeatureBackbone(name, img_size=size)
+
+
+def test_a_model_whose_features_are_no_map():
+    with raises_sentence(
+        ValueError,
+        "Expected `name` to be a model with a feature map, but the features of 'test_vit' have "
+        "shape [(2, 9, 64)].",
+    ):
+        FeatureBackbone("test_vit", img_size=SIZE, patch_drop_rate=0.5)
+
+
+def test_an_unknown_argument_is_timms_to_refuse():
+    with pytest.raises(TypeError, match="'bogus'"):
+        FeatureBackbone("test_resnet", img_size=SIZE, bogus=1)
