@@ -53,10 +53,10 @@ VALIDATION_SHARE = 0.15
 DRAWN = {
     "backbone": "test_byobnet",
     "image_size": 128,
-    "patch_size": 48,
+    "patch_size": 64,
     "hidden_size": 128,
-    "epochs": 30,
-    "train_patches": 8,
+    "epochs": 25,
+    "train_patches": 4,
     "num_patches": 10,
     "lr": 2e-3,
     "head_lr": 2e-3,

@@ -151,7 +151,7 @@ class FeatureBackbone(nn.Module):
             ValueError: if the shape does not fit, or the model was built for another size.
             TypeError: if `images` is not floating point.
         """
-        self._check(images)
+        self.check(images)
         if self._layout.source == "intermediates":
             features = self.model.forward_intermediates(images, **LAST_INTERMEDIATE)
         else:
@@ -171,27 +171,37 @@ class FeatureBackbone(nn.Module):
         cells: Tensor = self.norm(rearrange(feature_map, "b c h w -> (b h w) c"))
         return rearrange(cells, "(b h w) c -> b c h w", h=height, w=width)
 
-    def _check(self, images: Tensor) -> None:
+    def check(self, images: Tensor, *, name: str = "images") -> None:
+        """Refuse what `forward` cannot take.
+
+        Args:
+            images: (b 3 h w) as in `forward`.
+            name: what the caller's user calls them, for the message.
+
+        Raises:
+            ValueError: if the shape does not fit.
+            TypeError: if `images` is not floating point.
+        """
         shape = tuple(images.shape)
         if images.ndim != 4:
-            hint = " Add a batch axis: images[None]." if images.ndim == 3 else ""
+            hint = f" Add a batch axis: {name}[None]." if images.ndim == 3 else ""
             raise ValueError(
-                f"Expected `images` to have shape (b, {self.in_chans}, h, w), but got {shape}."
+                f"Expected `{name}` to have shape (b, {self.in_chans}, h, w), but got {shape}."
                 + hint
             )
         if shape[1] != self.in_chans:
             raise ValueError(
-                f"Expected `images` to have {self.in_chans} channels, but got {shape[1]} in shape "
+                f"Expected `{name}` to have {self.in_chans} channels, but got {shape[1]} in shape "
                 f"{shape}. Build the backbone with in_chans={shape[1]}."
             )
         if not images.is_floating_point():
             raise TypeError(
-                f"Expected `images` to be floating point, but got {images.dtype}. Convert and "
-                "normalise them: (images / 255 - mean) / std, with the numbers in `data_config`."
+                f"Expected `{name}` to be floating point, but got {images.dtype}. Convert and "
+                f"normalise them: ({name} / 255 - mean) / std, with the numbers in `data_config`."
             )
         if self._fixed_size and shape[2:] != (self.img_size, self.img_size):
             raise ValueError(
-                f"Expected `images` of {self.img_size} x {self.img_size} pixels, the size that "
+                f"Expected `{name}` of {self.img_size} x {self.img_size} pixels, the size that "
                 f"{self.name!r} was built for, but got shape {shape}. Resize them, or build the "
                 "backbone with another `img_size`."
             )

