@@ -1,0 +1,101 @@
+"""The main job, end to end on a handful of drawn birds, and what it refuses."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from recurrent_attention import TwoStreamClassifier
+
+SCRIPT = Path(__file__).parents[1] / "examples" / "cub_reproduce.py"
+
+
+@pytest.fixture(scope="module")
+def job():
+    spec = importlib.util.spec_from_file_location("cub_reproduce", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """Arguments of a run of seconds; the birds are drawn once for all tests."""
+    folder = tmp_path_factory.mktemp("main_job")
+    common = ["--cache-dir", str(folder), "--pictures-per-class", "3", "--epochs", "1"]
+    return [*common, "--device", "cpu"]
+
+
+def test_main_job(job, small, tmp_path, capsys):
+    run = tmp_path / "run"
+    result = job.main([*small, "--run-dir", str(run)])
+    printed = capsys.readouterr().out
+    for stream in ("global", "local", "fused"):
+        assert f"{100 * result[f'test_{stream}']:.2f}" in printed
+    assert "chosen on validation" in printed
+    assert result["test_images"] == 30
+    assert json.loads((run / "result.json").read_text()) == result
+    config = json.loads((run / "config.json").read_text())
+    assert config["recipe"]["epochs"] == 1
+    assert config["arguments"]["seed"] == 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
+    assert (run / "curves.png").stat().st_size > 10_000
+    model = TwoStreamClassifier.from_pretrained(run / "model")
+    assert model.class_names[0] == "001.Red_billed_Finch"
+    with pytest.raises(FileExistsError, match="holds something already"):
+        job.main([*small, "--run-dir", str(run)])
+
+
+def test_frozen_and_the_papers_protocol(job, small, tmp_path, capsys):
+    tiny = ["--backbone", "test_resnet", "--image-size", "64", "--patch-size", "32"]
+    frozen = job.main([*small, *tiny, "--freeze", "--run-dir", str(tmp_path / "frozen")])
+    assert frozen["chosen_on"] == "validation"
+    paper = job.main([*small, *tiny, "--protocol", "paper", "--run-dir", str(tmp_path / "paper")])
+    printed = capsys.readouterr().out
+    assert paper["chosen_on"] == "test"
+    assert "The best epoch was picked on the test set" in printed
+    recipe = json.loads((tmp_path / "paper" / "config.json").read_text())["recipe"]
+    expected = {"optimizer": "sgd", "lr": 1e-3, "head_lr": 1e-3, "weight_decay": 5e-4}
+    assert {name: recipe[name] for name in expected} == expected
+    config = json.loads((tmp_path / "paper" / "model" / "config.json").read_text())
+    assert config["global_head"] == "conv"
+
+
+@pytest.mark.parametrize("protocol", ["honest", "paper"])
+def test_defaults_of_the_paper(job, protocol):
+    args = job.parse_arguments(["--data", "D", "--patches", "P", "--protocol", protocol])
+    assert (args.backbone, args.image_size, args.patch_size) == ("vgg19", 448, 224)
+    assert (args.num_steps, args.batch_size) == (10, 32)
+    assert args.num_patches == (1 if protocol == "paper" else 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "D"], "--data needs --patches DIR"),
+        (["--patches", "P"], "--patches needs --data DIR"),
+        (["--protocol", "paper", "--freeze"], "leave out --freeze"),
+    ],
+)
+def test_bad_combinations(job, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        job.main(arguments)
+    assert message in capsys.readouterr().err
+
+
+def test_help_gives_every_default(job, capsys):
+    with pytest.raises(SystemExit):
+        job.main(["--help"])
+    printed = capsys.readouterr().out
+    options = printed.split("options:")[1]
+    entries = options.split("\n  --")[1:]
+    assert len(entries) > 20
+    for entry in entries:
+        words = " ".join(entry.split())
+        assert "default" in words or "needed" in words, words
+
+
+def test_missing_weights(job, small, tmp_path):
+    with pytest.raises(FileNotFoundError, match="^Expected weights at .*, but there is no file.$"):
+        job.main([*small, "--weights", str(tmp_path / "no"), "--run-dir", str(tmp_path / "run")])
