@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from torch import nn
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -36,3 +37,8 @@ def make_accelerator(device: Device, precision: str, accumulation_steps: int = 1
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulation_steps,
     )
+
+
+def to_channels_last(model: nn.Module) -> None:
+    """Lay the weights out for convolutions over (b h w c): the same numbers, faster on a CPU."""
+    model.to(memory_format=torch.channels_last)

@@ -16,7 +16,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.outputs import TwoStreamOutput
-from recurrent_attention.training.accelerator import Device, make_accelerator
+from recurrent_attention.training.accelerator import Device, make_accelerator, to_channels_last
 from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
 
 
@@ -105,7 +105,7 @@ def evaluate(
         raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
     check_labels(model, data)
     accelerator = make_accelerator(device, precision, 1)
-    model.to(accelerator.device, memory_format=torch.channels_last)
+    to_channels_last(model.to(accelerator.device))
     network: nn.Module = model
     dataset: TwoStreamDataset | FeatureDataset = data
     if frozen:

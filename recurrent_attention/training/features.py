@@ -18,6 +18,7 @@ from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.outputs import TwoStreamFeatures
+from recurrent_attention.training.accelerator import to_channels_last
 
 PICTURES_PER_SHARD = (
     32  # with 10 patches, mirrored too: 0.4 GB of pixels at 224; a kill loses no more
@@ -240,7 +241,7 @@ def _fill(
     loader = DataLoader(_Views(data, missing), batch_size=None, num_workers=num_workers)
     bar = tqdm(loader, desc="frozen features", unit="picture", disable=not progress or not missing)
     was_training = model.training
-    model.eval().to(accelerator.device, memory_format=torch.channels_last)
+    to_channels_last(model.eval().to(accelerator.device))
     try:
         with torch.no_grad(), accelerator.autocast():
             for views in _chunks(bar, PICTURES_PER_SHARD):
@@ -274,7 +275,7 @@ def _run(
     backbone: FeatureBackbone, views: list[Tensor], accelerator: Accelerator, pooled: bool
 ) -> Tensor:
     found = []
-    for some in torch.cat(views).split(VIEWS_PER_PASS):
+    for some in torch.split(torch.cat(views), VIEWS_PER_PASS):
         feature_map = backbone(some.to(accelerator.device, memory_format=torch.channels_last))
         found.append((feature_map.mean((2, 3)) if pooled else feature_map).float().cpu())
     return torch.cat(found)

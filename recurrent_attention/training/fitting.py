@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.training.accelerator import Device, make_accelerator
+from recurrent_attention.training.accelerator import Device, make_accelerator, to_channels_last
 from recurrent_attention.training.evaluation import (
     Scores,
     check_labels,
@@ -87,7 +87,7 @@ def fit(
         if data is not None:
             check_labels(model, data)
     accelerator = make_accelerator(device, recipe.precision, recipe.accumulation_steps)
-    model.to(accelerator.device, memory_format=torch.channels_last)
+    to_channels_last(model.to(accelerator.device))
     was_training = model.training
     # The CPU's generator draws order, patches, crops; a GPU's draws only dropout.
     with torch.random.fork_rng(), _frozen(model, recipe.freeze):
