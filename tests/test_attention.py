@@ -243,3 +243,16 @@ def test_bad_lstm(kwargs):
     lstm = nn.LSTM(3, 4, **kwargs)
     with pytest.raises(ValueError, match="^Expected `lstm` to be unidirectional, with biases"):
         RecurrentRefinedAttention.from_lstm(lstm)
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    attention = RecurrentRefinedAttention(12, 8)
+    for layer, cell in enumerate(attention.cells):
+        for gate in range(4):
+            rows = slice(8 * gate, 8 * gate + 8)
+            inputs, states = cell.weight_ih[rows], cell.weight_hh[rows]
+            torch.testing.assert_close(inputs @ inputs.T, 4 * torch.eye(8), rtol=0, atol=1e-4)
+            torch.testing.assert_close(states @ states.T, torch.eye(8), rtol=0, atol=1e-4)
+        expected = torch.cat([torch.zeros(8), torch.ones(8), torch.zeros(16)])
+        assert torch.equal(cell.bias_ih + cell.bias_hh, expected), layer

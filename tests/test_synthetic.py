@@ -68,8 +68,8 @@ def test_only_the_mark_differs_between_classes(seed: int) -> None:
             first, second = near(drawings[a], MARKS[a]), near(drawings[a], MARKS[b])
             assert changed[~(first | second)].max() == 0
             # Plainly visible: some pixels differ by more than a quarter of the whole range.
-            assert (changed[first] > 64).sum() >= 8
-            assert (changed[second] > 64).sum() >= 8
+            assert (changed[first] > 64).sum() >= 5
+            assert (changed[second] > 64).sum() >= 5
 
 
 def test_every_mark_leaves_the_random_stream_at_the_same_place() -> None:
@@ -98,9 +98,9 @@ def test_bounding_box_lies_in_the_picture_and_holds_the_parts() -> None:
             assert x0 <= x <= x1
             assert y0 <= y <= y1
         mirrored.add("left wing" in drawing.parts)
-    assert min(shares) >= 0.35
-    assert max(shares) <= 0.75 + 1e-9
-    assert max(shares) - min(shares) > 0.2
+    assert min(shares) >= 0.28
+    assert max(shares) <= 0.55 + 1e-9
+    assert max(shares) - min(shares) > 0.15
     assert mirrored == {True, False}
 
 
@@ -198,8 +198,8 @@ def test_patch_rows_follow_the_sorted_names_and_lie_on_their_bird(birds: Path) -
                 assert x * across <= (x0 + x1) / 2 <= (x + wide) * across
                 assert y * down <= (y0 + y1) / 2 <= (y + high) * down
                 longer = max(wide, high)
-                assert x1 - x0 <= 0.45 * 1.1 * longer * across + 1
-                assert y1 - y0 <= 0.45 * 1.1 * longer * down + 1
+                assert x1 - x0 <= 0.85 * 1.1 * longer * across + 1
+                assert y1 - y0 <= 0.85 * 1.1 * longer * down + 1
         assert np.array_equal(patches, patches.round())
 
 

@@ -86,7 +86,7 @@ def shading(bird: Bird, light: Light, frame: Frame, size: tuple[int, int]) -> Im
 def paint_tail(brush: Brush, bird: Bird, band: Colour | None) -> None:
     """Paint the tail feathers, with a band across them if it has a colour."""
     wing = bird.colours.wing
-    stripe = None if band is None else (0.7, 0.86, band)
+    stripe = None if band is None else (0.74, 0.85, band)
     for index, (root, tip) in enumerate(bird.tail_feathers):
         vane = darker(wing, 0.72 + 0.07 * index)
         brush.feather(root, tip, 0.24, vane, mix(vane, bird.colours.belly, 0.3), stripe)
@@ -114,7 +114,7 @@ def paint_wing(brush: Brush, bird: Bird, bar: Colour | None) -> None:
     """Paint the folded wing, longest feathers first, with a bar if it has a colour."""
     wing, back = bird.colours.wing, bird.colours.back
     brush.fill(smooth([bird.body(s, t) for s, t in _WING]), darker(wing, 0.8))
-    tips = None if bar is None else (0.56, 1.0, bar)
+    tips = None if bar is None else (0.72, 1.0, bar)
     rows = (
         (5, (-0.1, -0.1), (-0.1, 0.1), (-0.72, -0.16), (-1.3, 0.08), 0.15, 0.72, None),
         (5, (0.3, -0.2), (0.25, 0.2), (-0.42, -0.3), (-0.86, 0.24), 0.19, 0.9, None),
@@ -137,12 +137,12 @@ def paint_crown(brush: Brush, bird: Bird, colour: Colour | None) -> None:
     """Paint the crown patch, if it has a colour, with a few plumes combed to the nape."""
     if colour is None:
         return
-    rim = [(0.76, 0.58), (0.44, 0.86), (0.05, 0.97), (-0.34, 0.9), (-0.52, 0.72), (-0.1, 0.64),
-           (0.3, 0.56)]  # fmt: skip
+    rim = [(0.7, 0.62), (0.42, 0.86), (0.08, 0.96), (-0.22, 0.93), (-0.34, 0.82), (-0.05, 0.75),
+           (0.3, 0.67)]  # fmt: skip
     brush.fill(smooth([bird.head(f, u) for f, u in rim]), colour)
     for step in range(7):
-        front, up = 0.56 - 0.13 * step, 0.68 + 0.05 * (step % 3)
-        line = np.stack((bird.head(front, up), bird.head(front - 0.2, up - 0.02)))
+        front, up = 0.52 - 0.1 * step, 0.78 + 0.04 * (step % 3)
+        line = np.stack((bird.head(front, up), bird.head(front - 0.13, up - 0.02)))
         brush.stroke(line, darker(colour, 0.82), 0.018)
     sheen = [bird.head(f, u) for f, u in ((0.4, 0.82), (0.05, 0.91), (-0.3, 0.85))]
     brush.stroke(smooth(sheen, closed=False), mix(colour, (255, 250, 236), 0.3), 0.026)
@@ -165,8 +165,8 @@ def paint_bill(brush: Brush, bird: Bird, colour: Colour | None) -> None:
 def paint_eye_ring(brush: Brush, bird: Bird, colour: Colour | None) -> None:
     """Paint the ring around the eye, if it has a colour."""
     if colour is not None:
-        brush.dot(bird.eye, 0.16, darker(colour, 0.86))
-        brush.dot(bird.eye - at(0, 0.012), 0.148, colour)
+        brush.dot(bird.eye, 0.142, darker(colour, 0.86))
+        brush.dot(bird.eye - at(0, 0.008), 0.133, colour)
 
 
 def paint_eye(brush: Brush, bird: Bird, light: Light) -> None:

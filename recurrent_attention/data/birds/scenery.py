@@ -12,6 +12,7 @@ from recurrent_attention.data.birds.brushes import (
     darker,
     gradient,
     mix,
+    smooth,
 )
 
 _BACKGROUND_SIDE = 80
@@ -117,6 +118,34 @@ def _twigs(image: Image.Image, rng: random.Random) -> Image.Image:
             draw.ellipse(box, fill=(*darker(leaf, rng.uniform(0.6, 1.1)), 170))
             x, y = ahead, low
     return image.filter(ImageFilter.GaussianBlur(0.8))
+
+
+def paint_berries(image: Image.Image, colours: tuple[Colour, ...], rng: random.Random) -> None:
+    """Paint sprays of berries and buds around the bird, in place, in the colours given.
+
+    They wear the colours of the marks, so that a colour somewhere in the picture tells nothing.
+    """
+    draw, longer = ImageDraw.Draw(image), max(image.size)
+    green, thin = (72, 78, 52), max(1, round(0.0026 * longer))
+    for _ in range(rng.randint(2, 6)):
+        x, y = rng.uniform(0.02, 0.98) * image.width, rng.uniform(0.03, 0.97) * image.height
+        colour, lean = rng.choice(colours), rng.uniform(-0.08, 0.08) * longer
+        # A spray in the upper half hangs into the picture, one in the lower half grows into it.
+        hangs = y < image.height / 2
+        fork, border = y - (0.045 if hangs else -0.045) * longer, 0 if hangs else image.height
+        knots = [(x + lean, border), (x + 0.3 * lean, (fork + border) / 2), (x, fork)]
+        draw.line(smooth(knots, closed=False).ravel().tolist(), fill=green, width=thin)
+        for _ in range(rng.randint(1, 4)):
+            radius = rng.uniform(0.006, 0.0125) * longer
+            left, top = x + rng.gauss(0, 0.017) * longer, y + rng.gauss(0, 0.014) * longer
+            draw.line((x, fork, left, top), fill=green, width=thin)
+            for share, tone in ((1.0, 0.78), (0.84, 1.0)):
+                reach = share * radius
+                box = (left - reach, top - reach, left + reach, top + reach)
+                draw.ellipse(box, fill=darker(colour, tone))
+            glint, spot = 0.3 * radius, (left - 0.35 * radius, top - 0.4 * radius)
+            box = (spot[0] - glint, spot[1] - glint, spot[0] + glint, spot[1] + glint)
+            draw.ellipse(box, fill=mix(colour, (255, 255, 255), 0.6))
 
 
 def _blobs(
