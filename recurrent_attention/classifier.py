@@ -55,6 +55,7 @@ class TwoStreamClassifier(
         ValueError: if the backbone is unknown, or a size does not fit.
 
     Example:
+        >>> import torch
         >>> model = TwoStreamClassifier("test_resnet", num_classes=7, image_size=64, patch_size=32)
         >>> output = model(torch.randn(2, 3, 64, 64), torch.randn(2, 5, 3, 32, 32))
         >>> output.logits.shape, output.step_logits.shape
