@@ -9,9 +9,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from recurrent_attention.data import synthetic
+from recurrent_attention.data import SyntheticBirds
+from recurrent_attention.data.birds import writer
 from recurrent_attention.data.birds.drawing import MARKS, Drawing, Mark, draw_bird
-from recurrent_attention.data.synthetic import PART_NAMES, class_name, write_synthetic_birds
+from recurrent_attention.data.birds.writer import PART_NAMES, class_name, write_synthetic_birds
 
 SIZE = (192, 144)
 
@@ -286,7 +287,7 @@ def test_an_interrupted_writing_leaves_nothing(
             raise KeyboardInterrupt
         return draw_bird(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(synthetic, "draw_bird", interrupted)
+    monkeypatch.setattr(writer, "draw_bird", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
@@ -297,3 +298,21 @@ def test_global_random_state_is_left_alone(tmp_path: Path) -> None:
     before = random.getstate()
     write(tmp_path / "set", num_classes=1, train_per_class=1, test_per_class=1)
     assert random.getstate() == before
+
+
+def test_the_data_set_is_drawn_once_and_refuses_other_arguments(tmp_path: Path) -> None:
+    counts = {"num_classes": 2, "train_per_class": 2, "test_per_class": 1, "picture_size": 64}
+    first = SyntheticBirds(tmp_path / "set", **counts, progress=False)
+    before = digests(tmp_path / "set")
+    again = SyntheticBirds(tmp_path / "set", "test", **counts, progress=False)
+    assert digests(tmp_path / "set") == before
+    assert (len(first), len(again)) == (4, 2)
+    assert first[0][0].mode == "RGB"
+    assert set(first.bounding_boxes) >= set(first.names)
+    assert not set(first.names) & set(again.names)
+    with pytest.raises(FileExistsError) as caught:
+        SyntheticBirds(tmp_path / "set", **(counts | {"train_per_class": 3}), progress=False)
+    assert str(caught.value) == (
+        f"Expected {tmp_path / 'set'} to hold birds drawn with train_per_class=3, but it holds birds "
+        "drawn with train_per_class=2. Name another folder."
+    )
