@@ -313,6 +313,6 @@ def test_the_data_set_is_drawn_once_and_refuses_other_arguments(tmp_path: Path) 
     with pytest.raises(FileExistsError) as caught:
         SyntheticBirds(tmp_path / "set", **(counts | {"train_per_class": 3}), progress=False)
     assert str(caught.value) == (
-        f"Expected {tmp_path / 'set'} to hold birds drawn with train_per_class=3, but it holds birds "
-        "drawn with train_per_class=2. Name another folder."
+        f"Expected {tmp_path / 'set'} to hold birds drawn with train_per_class=3, but it holds "
+        "birds drawn with train_per_class=2. Name another folder."
     )
