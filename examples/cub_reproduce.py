@@ -360,7 +360,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             best["val_local"],
             best["val_fused"],
             len(test),
-            0.0,
+            best["val_images_per_second"],
         )
     else:
         test_data = TwoStreamDataset(test, test_boxes, num_patches=args.num_patches, **views)

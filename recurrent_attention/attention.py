@@ -55,6 +55,9 @@ class RecurrentRefinedAttention(nn.Module):
         >>> found.pooled.shape, found.states.shape, found.weights.shape
         (torch.Size([2, 16]), torch.Size([2, 4, 16]), torch.Size([2, 4]))
 
+    Differences from the paper:
+        Only the start: see `reset_parameters`.
+
     References:
         Shroff et al., "Focus Longer to See Better", CVPRW 2020, arXiv:2005.10979, local stream.
     """

@@ -196,6 +196,7 @@ def _fit(
                 "val_global": found.global_top1,
                 "val_local": found.local_top1,
                 "val_fused": found.fused_top1,
+                "val_images_per_second": found.images_per_second,
             }
         history.append(record)
         score = record.get("val_fused", epoch)  # without validation, the last epoch is the best
