@@ -181,6 +181,32 @@ def test_frozen_features_equal_the_backbones(colored_pictures, tmp_path, global_
             torch.testing.assert_close(got.logits, expected.logits, rtol=1e-4, atol=1e-5)
 
 
+def test_mirrored_features_are_those_of_mirrored_views(colored_pictures, tmp_path):
+    pictures, boxes = colored_pictures
+    for name in pictures.names:  # left and right must differ for a mirrored view to differ
+        with Image.open(pictures.root / name) as picture:
+            picture.paste((250, 250, 0), (0, 0, 12, 40))
+            picture.save(pictures.root / name)
+    model = make_model().eval()
+    data = make_data((pictures, boxes), num_patches=2)
+    accelerator = make_accelerator("cpu", "fp32")
+    features = frozen_features(model, data, accelerator=accelerator, progress=False)
+    image, patches = data.fixed_views(4)
+    found = []
+    with torch.no_grad():
+        for (image_key, patch_keys), turn in zip(
+            features.keys[4], (lambda x: x, lambda x: x.flip(-1)), strict=True
+        ):
+            whole = model.global_backbone(turn(image)[None]).mean((2, 3))[0]
+            parts = model.local_backbone(turn(patches)).mean((2, 3))
+            stored = torch.stack([features.local_store[key] for key in patch_keys])
+            close = {"rtol": 1e-4, "atol": 1e-5}
+            torch.testing.assert_close(features.global_store[image_key], whole, **close)
+            torch.testing.assert_close(stored, parts, **close)
+            found.append(stored)
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
 def test_cached_features_are_found_again_and_only_then(colored_pictures, tmp_path, monkeypatch):
     model = make_model().eval()
     pictures, boxes = colored_pictures
