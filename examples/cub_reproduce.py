@@ -49,7 +49,7 @@ from recurrent_attention.training import (
 
 VALIDATION_SHARE = 0.15
 
-# What is not given on the command line. Chosen on validation pictures; docs/results.md says how.
+# What is not given on the command line; docs/results.md says what was tried.
 DRAWN = {
     "backbone": "test_resnet",
     "image_size": 96,
