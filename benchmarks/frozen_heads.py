@@ -1,6 +1,7 @@
 """Compare heads on frozen features: the paper's against simpler ones, and the two-scale control.
 
-All rows share the training: the same recipe, validation split and epoch choice, `--seeds` seeds.
+All rows share the training: the recipe of examples/cub_reproduce.py, its validation split and its
+choice of the epoch, over `--seeds` seeds.
 
     python benchmarks/frozen_heads.py --data CUB_200_2011 --patches PATCHES --weights FILE
 
@@ -41,9 +42,11 @@ def main() -> None:
     add("--weights", type=Path, required=True)
     add("--backbone", default="mobilenetv2_100")
     add("--seeds", type=int, default=3)
-    add("--epochs", type=int, default=20)
-    add("--head-lr", type=float, default=1e-3)
-    add("--train-patches", type=int, default=4)
+    add("--epochs", type=int, default=15)
+    add("--head-lr", type=float, default=5e-4)
+    add("--label-smoothing", type=float, default=0.1)
+    add("--train-patches", type=int, default=2)
+    add("--rows", type=int, nargs="+", help="only these rows of the table, from 1 (default: all)")
     add("--cache-dir", type=Path, default=Path(".cache"))
     args = parser.parse_args()
     train, test = CUB200(args.data, "train"), CUB200(args.data, "test")
@@ -64,6 +67,8 @@ def main() -> None:
         ("control: whole picture at 448, no recurrence", whole, 448, 1, 1, 0),
     ]
     overlay = {"pretrained_cfg_overlay": {"file": str(args.weights)}}
+    if args.rows:
+        rows = [rows[number - 1] for number in args.rows]
     print("| local stream | global | local | fused | fused - global |\n|---|---|---|---|---|")
     for name, given, patch_size, train_patches, test_patches, steps in rows:
         found = []
@@ -79,7 +84,10 @@ def main() -> None:
             look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
             look |= {"image_size": 224, "patch_size": patch_size}
             rest, validation = train.split(0.15, seed=seed)
-            recipe = Recipe(epochs=args.epochs, head_lr=args.head_lr, freeze=True, seed=seed)
+            recipe = Recipe(
+                epochs=args.epochs, head_lr=args.head_lr, label_smoothing=args.label_smoothing,
+                freeze=True, seed=seed,
+            )  # fmt: skip
             common = {"cache_dir": args.cache_dir / "features", "progress": False}
             fit(
                 model,
