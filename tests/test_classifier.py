@@ -1,12 +1,13 @@
 """TwoStreamClassifier: how the streams are put together, saved, loaded, and what they refuse."""
 
 import json
+import math
 
 import pytest
 import torch
-from torch import nn
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamFeatures, TwoStreamLoss
+from recurrent_attention.outputs import TwoStreamOutput
 
 KINDS = ["test_resnet", "test_mambaout", "test_vit"]  # NCHW, NHWC and tokens
 
@@ -149,21 +150,33 @@ def test_building_and_calling_leave_the_random_state_to_initialisation():
     assert torch.equal(images, before)
 
 
-def test_loss_is_the_formula():
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_is_the_formula(smoothing):
     torch.manual_seed(0)
-    model = make()
-    output = model(*inputs())
-    targets = torch.tensor([4, 0, 2])
+    batch, patches, steps, classes = 3, 2, 4, 5
+    targets = [4, 0, 2]
+    step_logits = 3 * torch.randn(batch, patches, steps, classes, dtype=torch.float64)
+    weights = torch.randn(batch, patches, steps, dtype=torch.float64).softmax(-1)
+    global_logits = 3 * torch.randn(batch, classes, dtype=torch.float64)
+
+    def cross_entropy(row, target):
+        total = sum(math.exp(value) for value in row)
+        wanted = [smoothing / classes + (1 - smoothing) * (k == target) for k in range(classes)]
+        return -sum(w * (value - math.log(total)) for w, value in zip(wanted, row, strict=True))
+
     expected = 0.0
-    for logits, weight in ((output.global_logits, 1.0), (output.local_logits, 0.25)):
-        for row, target in zip(logits.double(), targets, strict=True):
-            expected += weight * (row.exp().sum().log() - row[target]) / 3
-    got = TwoStreamLoss(local_weight=0.25)(output, targets)
-    torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-6)
-    smooth = TwoStreamLoss(label_smoothing=0.1)(output, targets)
-    reference = nn.CrossEntropyLoss(label_smoothing=0.1)
-    expected = reference(output.global_logits, targets) + reference(output.local_logits, targets)
-    torch.testing.assert_close(smooth, expected)
+    for b in range(batch):
+        expected += cross_entropy(global_logits[b].tolist(), targets[b]) / batch
+        for p in range(patches):
+            row = [
+                sum((weights[b, p, t] * step_logits[b, p, t, k]).item() for t in range(steps))
+                for k in range(classes)
+            ]
+            expected += 0.25 * cross_entropy(row, targets[b]) / (batch * patches)
+    unused = torch.full_like(global_logits, math.nan)
+    output = TwoStreamOutput(unused, global_logits, unused, step_logits, weights)
+    got = TwoStreamLoss(local_weight=0.25, label_smoothing=smoothing)(output, torch.tensor(targets))
+    assert got.item() == pytest.approx(expected, abs=1e-10)
 
 
 @pytest.mark.parametrize(
