@@ -43,7 +43,7 @@ def main() -> None:
     add("--backbone", default="mobilenetv2_100")
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, default=15)
-    add("--head-lr", type=float, default=5e-4)
+    add("--head-lr", type=float, default=1e-3)
     add("--label-smoothing", type=float, default=0.1)
     add("--train-patches", type=int, default=2)
     add("--rows", type=int, nargs="+", help="only these rows of the table, from 1 (default: all)")

@@ -74,7 +74,7 @@ REAL = {
     "train_patches": 2,
     "num_patches": 10,
     "lr": 1e-4,
-    "head_lr": 5e-4,
+    "head_lr": 1e-3,
     "label_smoothing": 0.1,
     "num_steps": 10,
     "batch_size": 32,

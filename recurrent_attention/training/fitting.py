@@ -67,7 +67,8 @@ def fit(
         model: to be trained in place; it stays on the device of the training, in torch's
             channels-last layout, with which convolutions on a CPU are 1.2 to 2 times as fast.
         train_data: with `train=True`.
-        validation_data: chooses the epoch by fused top-1; without it, the last epoch is kept.
+        validation_data: chooses the epoch (`Recipe.choose_epoch_by`); without it, the last epoch
+            is kept.
         recipe: default `Recipe()`.
         run_folder: gets a line of metrics.jsonl an epoch, and the best model so far.
         cache_dir: keeps the features of frozen backbones; None keeps them in memory.
@@ -199,7 +200,10 @@ def _fit(
                 "val_images_per_second": found.images_per_second,
             }
         history.append(record)
-        score = record.get("val_fused", epoch)  # without validation, the last epoch is the best
+        score = float(epoch)  # without validation, the last epoch is the best
+        if validation_loader is not None:
+            by_loss = recipe.choose_epoch_by == "loss"
+            score = -record["val_loss"] if by_loss else record["val_fused"]
         if best is None or score > best[0]:
             weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
             best = (score, epoch, weights)
