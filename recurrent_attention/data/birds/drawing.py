@@ -110,7 +110,7 @@ def draw_bird(mark: Mark, *, size: tuple[int, int], rng: random.Random) -> Drawi
     frame = _place(bird, large, _HIGHEST[perch.kind == "stone"], rng)
     strokes = np.random.default_rng(rng.getrandbits(32)).random((72, 4))
     canvas = paint_background(large, light, rng)
-    paint_berries(canvas, tuple(mark.rgb for mark in MARKS), rng)
+    paint_berries(canvas, rng)
     brush = Brush(canvas, frame)
     paint_perch(brush, perch, at(0.0, float(bird.feet[0][1])), rng)
     _paint_legs(brush, bird, perch)
@@ -135,7 +135,7 @@ def _place(bird: Bird, size: tuple[int, int], highest: float, rng: random.Random
     """
     least, most = bird.extent
     width, height = (most - least).tolist()
-    share, mirror = rng.uniform(0.3, 0.55), rng.choice((-1, 1))
+    share, mirror = rng.uniform(0.39, 0.67), rng.choice((-1, 1))
     scale = min(
         share * max(size) / max(width, height), 0.9 * size[0] / width, 0.84 * size[1] / height
     )

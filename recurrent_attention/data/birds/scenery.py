@@ -36,6 +36,8 @@ _GREENS: tuple[Colour, ...] = (
     (92, 122, 66), (124, 142, 78), (66, 100, 72), (148, 156, 92), (84, 116, 94), (150, 136, 78),
     (176, 146, 92),
 )  # fmt: skip
+_BERRIES: tuple[Colour, ...] = ((62, 58, 92), (84, 44, 72), (52, 70, 82), (96, 52, 58))
+"""Sloe, elder, juniper and haw: far from the colours of the marks."""
 
 
 class Light(NamedTuple):
@@ -120,16 +122,17 @@ def _twigs(image: Image.Image, rng: random.Random) -> Image.Image:
     return image.filter(ImageFilter.GaussianBlur(0.8))
 
 
-def paint_berries(image: Image.Image, colours: tuple[Colour, ...], rng: random.Random) -> None:
-    """Paint sprays of berries and buds around the bird, in place, in the colours given.
+def paint_berries(image: Image.Image, rng: random.Random) -> None:
+    """Paint sprays of ripe, dark berries around the bird, in place.
 
-    They wear the colours of the marks, so that a colour somewhere in the picture tells nothing.
+    None wears a mark's colour: with such berries in the way, a classifier of whole pictures that
+    starts from nothing often did not learn within minutes (docs/results.md).
     """
     draw, longer = ImageDraw.Draw(image), max(image.size)
     green, thin = (72, 78, 52), max(1, round(0.0026 * longer))
-    for _ in range(rng.randint(2, 6)):
+    for _ in range(rng.randint(0, 4)):
         x, y = rng.uniform(0.02, 0.98) * image.width, rng.uniform(0.03, 0.97) * image.height
-        colour, lean = rng.choice(colours), rng.uniform(-0.08, 0.08) * longer
+        colour, lean = rng.choice(_BERRIES), rng.uniform(-0.08, 0.08) * longer
         # A spray in the upper half hangs into the picture, one in the lower half grows into it.
         hangs = y < image.height / 2
         fork, border = y - (0.045 if hangs else -0.045) * longer, 0 if hangs else image.height
