@@ -99,8 +99,8 @@ def test_bounding_box_lies_in_the_picture_and_holds_the_parts() -> None:
             assert x0 <= x <= x1
             assert y0 <= y <= y1
         mirrored.add("left wing" in drawing.parts)
-    assert min(shares) >= 0.28
-    assert max(shares) <= 0.55 + 1e-9
+    assert min(shares) >= 0.36
+    assert max(shares) <= 0.67 + 1e-9
     assert max(shares) - min(shares) > 0.15
     assert mirrored == {True, False}
 
@@ -199,8 +199,8 @@ def test_patch_rows_follow_the_sorted_names_and_lie_on_their_bird(birds: Path) -
                 assert x * across <= (x0 + x1) / 2 <= (x + wide) * across
                 assert y * down <= (y0 + y1) / 2 <= (y + high) * down
                 longer = max(wide, high)
-                assert x1 - x0 <= 0.85 * 1.1 * longer * across + 1
-                assert y1 - y0 <= 0.85 * 1.1 * longer * down + 1
+                assert x1 - x0 <= 1.1 * 1.1 * longer * across + 1
+                assert y1 - y0 <= 1.1 * 1.1 * longer * down + 1
         assert np.array_equal(patches, patches.round())
 
 
