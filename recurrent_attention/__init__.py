@@ -5,9 +5,11 @@ from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
+from recurrent_attention.prediction import Prediction
 
 __all__ = [
     "FeatureBackbone",
+    "Prediction",
     "RecurrentRefinedAttention",
     "RefinedAttentionOutput",
     "TwoStreamClassifier",

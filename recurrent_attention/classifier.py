@@ -4,16 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from einops import einsum, rearrange, reduce
+import torch
+from einops import einsum, rearrange, reduce, repeat
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
+from recurrent_attention import prediction
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.checkpoint_names import canonical_names
+from recurrent_attention.heads import GLOBAL_CONV_CHANNELS, classifier, conv_pair
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
-
-GLOBAL_CONV_CHANNELS = 1024  # of the two 1x1 convolutions in the authors' code
 
 
 class TwoStreamClassifier(
@@ -101,12 +102,18 @@ class TwoStreamClassifier(
             raise ValueError(
                 f"Expected `global_head` to be 'linear' or 'conv', but got {global_head!r}."
             )
-        kwargs = dict(backbone_kwargs or {})
+        kwargs = dict(backbone_kwargs or {}) | {"pretrained": pretrained, "in_chans": in_chans}
+        self.global_backbone = FeatureBackbone(backbone, img_size=image_size, **kwargs)
+        self.local_backbone = FeatureBackbone(
+            local_backbone or backbone, img_size=patch_size, final_pool=False, **kwargs
+        )
+        # Of the overlay, what names weights stays behind, and the normalisation goes along.
+        look = {k: v for k, v in self.data_config.items() if k != "input_size"}
         self._config = {
             "backbone": backbone,
             "num_classes": num_classes,
             "local_backbone": local_backbone,
-            "backbone_kwargs": {k: v for k, v in kwargs.items() if k != "pretrained_cfg_overlay"},
+            "backbone_kwargs": {**(backbone_kwargs or {}), "pretrained_cfg_overlay": look},
             "image_size": image_size,
             "patch_size": patch_size,
             "num_patches": num_patches,
@@ -126,15 +133,10 @@ class TwoStreamClassifier(
         self.fusion_weight = fusion_weight
         self.class_names = tuple(class_names) if class_names is not None else None
 
-        kwargs |= {"pretrained": pretrained, "in_chans": in_chans}
-        self.global_backbone = FeatureBackbone(backbone, img_size=image_size, **kwargs)
-        self.local_backbone = FeatureBackbone(
-            local_backbone or backbone, img_size=patch_size, final_pool=False, **kwargs
-        )
         channels = self.global_backbone.out_channels
-        self.global_convs = _conv_pair(channels) if global_head == "conv" else None
+        self.global_convs = conv_pair(channels) if global_head == "conv" else None
         self.drop = nn.Dropout(drop_rate)
-        self.global_head = _classifier(
+        self.global_head = classifier(
             GLOBAL_CONV_CHANNELS if global_head == "conv" else channels, num_classes
         )
         self.attention = RecurrentRefinedAttention(
@@ -143,7 +145,7 @@ class TwoStreamClassifier(
             num_steps=num_steps,
             num_layers=num_layers,
         )
-        self.local_head = _classifier(hidden_size, num_classes)
+        self.local_head = classifier(hidden_size, num_classes)
 
     def forward(self, images: Tensor, patches: Tensor) -> TwoStreamOutput:
         """Classify images and their patches.
@@ -226,6 +228,14 @@ class TwoStreamClassifier(
             rearrange(found.weights, "(b p) t -> b p t", p=num_patches),
         )
 
+    def propose(self, images: Tensor) -> Tensor:
+        """Propose where to look: STAND-IN, a centre square of half the side, num_patches times."""
+        height, width = images.shape[2:]
+        box = torch.tensor([0.25, 0.25, 0.75, 0.75]) * torch.tensor([width, height] * 2)
+        return repeat(box, "xyxy -> b p xyxy", b=len(images), p=self.num_patches)
+
+    predict = prediction.predict  # pictures in, class names out
+
     @property
     def data_config(self) -> dict[str, Any]:
         """How the backbone wants its input: `mean`, `std`, `interpolation` and more, as in timm."""
@@ -256,26 +266,3 @@ class TwoStreamClassifier(
         downloads any. Further arguments are those of `huggingface_hub.PyTorchModelHubMixin`.
         """
         return super().save_pretrained(save_directory, config=config or self._config, **kwargs)
-
-
-def _conv_pair(channels: int) -> nn.Sequential:
-    """Build the authors' two 1x1 convolutions: Kaiming initialised by fan-out, biases 0."""
-    pair = nn.Sequential(
-        nn.Conv2d(channels, GLOBAL_CONV_CHANNELS, 1),
-        nn.ReLU(),
-        nn.Conv2d(GLOBAL_CONV_CHANNELS, GLOBAL_CONV_CHANNELS, 1),
-        nn.ReLU(),
-    )
-    for layer in pair:
-        if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(layer.bias)
-    return pair
-
-
-def _classifier(channels: int, num_classes: int) -> nn.Linear:
-    """Build a classifier initialised as in the authors' code: weights N(0, 0.01), bias 0."""
-    linear = nn.Linear(channels, num_classes)
-    nn.init.normal_(linear.weight, std=0.01)
-    nn.init.zeros_(linear.bias)
-    return linear

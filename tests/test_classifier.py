@@ -132,6 +132,50 @@ def test_loading_never_asks_for_pretrained_weights(tmp_path):
         assert torch.equal(loaded(*inputs()).logits, model.eval()(*inputs()).logits)
 
 
+LOOK = {
+    "mean": (0.1, 0.2, 0.3),
+    "std": (0.4, 0.5, 0.6),
+    "interpolation": "bilinear",
+    "crop_pct": 0.7,
+    "crop_mode": "border",
+}
+
+
+def saved_and_loaded(model, folder):
+    model.save_pretrained(folder)
+    return TwoStreamClassifier.from_pretrained(folder)
+
+
+def test_a_loaded_model_wants_its_pictures_normalised_as_the_saved_one(tmp_path):
+    usual = make()
+    model = make(backbone_kwargs={"pretrained_cfg_overlay": LOOK})
+    assert usual.data_config != model.data_config
+    assert {name: model.data_config[name] for name in LOOK} == LOOK
+    for number, source in enumerate((usual, model, make(in_chans=1))):
+        loaded = saved_and_loaded(source, tmp_path / f"model{number}")
+        assert loaded.data_config == source.data_config
+        again = saved_and_loaded(loaded, tmp_path / f"again{number}")
+        assert again.data_config == source.data_config
+
+
+def test_so_does_one_whose_backbone_came_from_a_folder(tmp_path):
+    """What that folder says may have changed since."""
+    folder = tmp_path / "backbone"
+    config = {"architecture": "test_resnet", "pretrained_cfg": LOOK | {"input_size": [3, 160, 160]}}
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(config))
+    model = make(f"local-dir:{folder}")
+    assert {name: model.data_config[name] for name in ("mean", "std")} == {
+        "mean": LOOK["mean"],
+        "std": LOOK["std"],
+    }
+    model.save_pretrained(tmp_path / "model")
+    config["pretrained_cfg"] |= {"mean": [0.9] * 3, "std": [0.9] * 3, "interpolation": "bicubic"}
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = TwoStreamClassifier.from_pretrained(tmp_path / "model")
+    assert loaded.data_config == model.data_config
+
+
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_wrapped_checkpoints_load(prefix):
     source, target = make(), make()

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from recurrent_attention import FeatureBackbone, TwoStreamClassifier
 from recurrent_attention.data import CUB200, TwoStreamDataset, read_patch_file
@@ -109,3 +110,34 @@ def test_frozen_heads_learn_birds(real_data, splits, patch_boxes, tmp_path):
     assert found.num_images == len(parts[1][0])
     assert found.global_top1 > 0.8
     assert found.fused_top1 > 0.8
+
+
+def test_predict_sees_what_the_data_set_gives(real_data, splits, patch_boxes, tmp_path):
+    """Photographs by path, one of them gray, through a model that was saved and loaded."""
+    test, boxes = splits[1], patch_boxes[1]
+    chosen = test.subset([*range(0, 1389, 300), 193])
+    assert Image.open(chosen.path(5)).mode == "L"
+    torch.manual_seed(0)
+    options = mobilenet(real_data)
+    model = TwoStreamClassifier(
+        "mobilenetv2_100", 50, pretrained=True, image_size=128, patch_size=96,
+        backbone_kwargs={"pretrained_cfg_overlay": options["pretrained_cfg_overlay"]},
+        class_names=test.class_names,
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        for head in (model.global_head, model.local_head):
+            head.weight.mul_(30)  # as initialised, every class gets about 2 %
+    model.save_pretrained(tmp_path)
+    look = {name: model.data_config[name] for name in ("mean", "std", "interpolation")}
+    data = TwoStreamDataset(chosen, boxes, image_size=128, patch_size=96, num_patches=10, **look)
+    predictions = TwoStreamClassifier.from_pretrained(tmp_path).predict(
+        [chosen.path(i) for i in range(6)], patches=[boxes[name] for name in chosen.names]
+    )
+    for sample, prediction in zip(data, predictions, strict=True):
+        with torch.no_grad():
+            logits = model(sample.image[None], sample.patches[None]).logits[0]
+        best = logits.double().softmax(0).sort(descending=True)
+        assert prediction.indices == tuple(best.indices[:5].tolist())
+        assert prediction.probabilities == pytest.approx(best.values[:5].tolist(), abs=1e-5)
+        assert prediction.class_names[0] == test.class_names[best.indices[0]]
+    assert len({prediction.probabilities for prediction in predictions}) == 6

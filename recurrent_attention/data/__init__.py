@@ -3,9 +3,10 @@
 from recurrent_attention.data.boxes import find_patch_files, read_patch_file
 from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.folder import PictureFolder
-from recurrent_attention.data.pictures import Pictures, open_picture
+from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.data.synthetic import SyntheticBirds
 from recurrent_attention.data.two_stream import TwoStreamDataset, TwoStreamSample
+from recurrent_attention.reading import open_picture
 
 __all__ = [
     "CUB200",

@@ -1,4 +1,4 @@
-"""Patch boxes: the authors' files, and what makes a box a box."""
+"""Patch boxes by picture: the authors' files, and looking a picture up."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.views import check_boxes
 
 AUTHORS_PICTURE_SIDE = 448  # their boxes are in pixels of the whole picture resized to this square
-EDGE_TOLERANCE = 1.0  # pixels that a box may stand out of its picture by rounding; then it is cut
 
 
 def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
@@ -81,35 +81,6 @@ def find_patch_files(folder: str | Path) -> tuple[Path, Path]:
                 "missing."
             )
     return paths
-
-
-def check_boxes(boxes: Tensor, size: tuple[int, int], name: str) -> None:
-    """Refuse boxes that are empty or stand outside their picture.
-
-    Args:
-        boxes: (n 4) xyxy in pixels of the picture.
-        size: (width, height) of the picture.
-        name: of the picture, for the message.
-
-    Raises:
-        ValueError: naming the first such box.
-    """
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
-        raise ValueError(
-            f"Expected the boxes of {name} to have shape (n, 4) with at least one box, but got "
-            f"{tuple(boxes.shape)}."
-        )
-    x0, y0, x1, y1 = boxes.unbind(1)
-    width, height = size
-    slack = EDGE_TOLERANCE
-    inside = (x0 >= -slack) & (y0 >= -slack) & (x1 <= width + slack) & (y1 <= height + slack)
-    good = inside & (x1 > x0) & (y1 > y0)  # a NaN compares false, so it is refused as well
-    if not bool(good.all()):
-        first = int((~good).nonzero()[0])
-        raise ValueError(
-            f"Expected box {first} of {name} to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 "
-            f"inside its {width} x {height} picture, but got {tuple(boxes[first].tolist())}."
-        )
 
 
 def boxes_of(name: str, boxes: Mapping[str, Tensor]) -> Tensor:

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import Dataset
+
+from recurrent_attention.reading import open_picture, picture_size
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
@@ -109,63 +111,3 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
             held_out.update(members[i] for i in order[: min(wanted, len(members) - 1)])
         kept = [index for index in range(len(self)) if index not in held_out]
         return self.subset(kept), self.subset(sorted(held_out))
-
-
-def open_picture(path: str | Path) -> Image.Image:
-    """Read a picture as RGB, upright (EXIF orientation applied).
-
-    Args:
-        path: of the file.
-
-    Returns:
-        An RGB picture, decoded.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is no picture, or is cut off.
-    """
-    try:
-        with Image.open(path) as picture:
-            upright: Any = ImageOps.exif_transpose(picture)
-            return _as_rgb(upright)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"Expected a picture at {path}, but there is no file.") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"Expected a readable picture at {path}, but got: {error}. Replace or remove the file."
-        ) from error
-
-
-def picture_size(path: str | Path) -> tuple[int, int]:
-    """Read width and height of the upright picture from the file's header, without decoding it.
-
-    Args:
-        path: of the file.
-
-    Returns:
-        (width, height) in pixels.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if the file is no picture.
-    """
-    try:
-        with Image.open(path) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(0x0112, 1) >= 5  # orientations 5 to 8 swap the axes
-            return (height, width) if turned else (width, height)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"Expected a picture at {path}, but there is no file.") from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(
-            f"Expected a readable picture at {path}, but got: {error}. Replace or remove the file."
-        ) from error
-
-
-def _as_rgb(picture: Image.Image) -> Image.Image:
-    """Convert to RGB; what is transparent becomes white, as a viewer shows it."""
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        paper = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(paper, picture).convert("RGB")
-    return picture.convert("RGB")

@@ -8,22 +8,21 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.v2 import functional as tvf
 
-from recurrent_attention.data.boxes import boxes_of, check_boxes
+from recurrent_attention.data.boxes import boxes_of
 from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.views import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    check_boxes,
+    clip_boxes,
+    cut_view,
+    resampling,
+)
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 CROP_RATIO = (3 / 4, 4 / 3)  # aspect ratios of a random crop: torchvision's and timm's default
 MIN_VISIBLE = 0.5  # a box counts as inside a crop while half of it is; less shows another part
 CROP_TRIES = 10  # then the whole picture is taken
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 
 class TwoStreamSample(NamedTuple):
@@ -86,11 +85,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
     ) -> None:
         if num_patches < 1:
             raise ValueError(f"Expected `num_patches` to be at least 1, but got {num_patches}.")
-        if interpolation not in _RESAMPLING:
-            raise ValueError(
-                f"Expected `interpolation` to be one of {', '.join(_RESAMPLING)}, but got "
-                f"{interpolation!r}."
-            )
+        resampling(interpolation)  # refuses what it does not know
         if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
             raise ValueError(
                 "Expected `crop_scale` to be (smallest, largest) share of the picture in (0, 1], "
@@ -164,7 +159,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         name = self.pictures.names[index]
         boxes = self.boxes[name].float()
         check_boxes(boxes, picture.size, name)
-        return _clip(boxes, torch.tensor([0.0, 0.0, *picture.size]))
+        return clip_boxes(boxes, torch.tensor([0.0, 0.0, *picture.size]))
 
     def _choose_region(self, picture: Image.Image, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Choose what part of the picture is shown, and the boxes that lie in it, cut to it."""
@@ -176,7 +171,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
                 picture, list(self.crop_scale), list(CROP_RATIO)
             )
             region = torch.tensor([left, top, left + width, top + height]).float()
-            clipped = _clip(boxes, region)
+            clipped = clip_boxes(boxes, region)
             seen = _areas(clipped) >= MIN_VISIBLE * _areas(boxes)
             if bool(seen.any()):
                 return region, clipped[seen]
@@ -184,25 +179,14 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
 
     def _cut(self, picture: Image.Image, box: Tensor, size: int) -> Tensor:
         """Cut a box (4) out of the picture, resize it to a square and normalise it."""
-        resample = _RESAMPLING[self.interpolation]
-        cut = picture.resize((size, size), resample, box=tuple(box.tolist()))
-        pixels = tvf.to_dtype(tvf.pil_to_tensor(cut), torch.float32, scale=True)
-        normal: Tensor = tvf.normalize(pixels, list(self.mean), list(self.std))
-        return normal
-
-
-def _clip(boxes: Tensor, region: Tensor) -> Tensor:
-    """Intersect boxes (n 4) with a region (4); what lies outside gets no area."""
-    x0, y0, x1, y1 = region
-    return torch.stack(
-        [
-            boxes[:, 0].clamp(x0, x1),
-            boxes[:, 1].clamp(y0, y1),
-            boxes[:, 2].clamp(x0, x1),
-            boxes[:, 3].clamp(y0, y1),
-        ],
-        dim=1,
-    )
+        return cut_view(
+            picture,
+            box,
+            size,
+            mean=self.mean,
+            std=self.std,
+            interpolation=self.interpolation,
+        )
 
 
 def _areas(boxes: Tensor) -> Tensor:

@@ -1,0 +1,155 @@
+"""Which pictures and patches a prediction takes, and one sentence for each that it does not."""
+
+import io
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def is_one(image: Any) -> bool:
+    """Tell one picture from several.
+
+    Args:
+        image: as in `prediction.predict`.
+
+    Returns:
+        False for a list or another sequence, and for a tensor (b 3 h w).
+    """
+    if isinstance(image, Tensor):
+        return image.ndim != 4
+    return not isinstance(image, Sequence) or isinstance(image, str | bytes | bytearray)
+
+
+def is_normalised(image: Any) -> bool:
+    """Tell a floating-point tensor, which streams take as it is, from whatever has pixels."""
+    return isinstance(image, Tensor) and image.is_floating_point()
+
+
+def check_picture(picture: Any, place: str, *, in_chans: int) -> None:
+    """Refuse what is no picture, as far as that can be told without reading it.
+
+    Args:
+        picture: one of what `prediction.predict` takes.
+        place: behind the name `image`, for the message: "" for a single picture, else "[2]".
+        in_chans: channels that the model takes.
+
+    Raises:
+        ValueError: if a tensor has another shape or holds NaN or infinity, or if the model does not
+            take the three channels that pictures are read with.
+        TypeError: if the type, or the dtype of a tensor, is none of those.
+    """
+    name = f"`image{place}`"
+    if isinstance(picture, Tensor):
+        _check_tensor(picture, name, in_chans if is_normalised(picture) else 3, alone=not place)
+    elif isinstance(picture, io.TextIOBase):
+        raise TypeError(
+            f"Expected {name} to be a file opened in binary mode, but got one opened as text. Open "
+            "it with open(path, 'rb')."
+        )
+    elif not (isinstance(picture, str | os.PathLike | Image.Image) or hasattr(picture, "read")):
+        raise TypeError(
+            f"Expected {name} to be a path, a PIL image, an open binary file or a tensor"
+            f"{'' if place else ', or a list of these'}, but got {type(picture).__name__}."
+            + _hint(picture)
+        )
+    if in_chans != 3 and not is_normalised(picture):
+        raise ValueError(
+            f"Expected {name} to be a normalised tensor ({in_chans}, h, w), because the model has "
+            f"in_chans={in_chans} and pictures are read as RGB."
+        )
+
+
+def patches_by_picture(patches: Any, places: Sequence[str]) -> list[Tensor | None]:
+    """Give each picture its own boxes or patches.
+
+    Args:
+        patches: as in `prediction.predict`.
+        places: of the pictures, as in `check_picture`.
+
+    Returns:
+        For each picture boxes (p 4), patches (p 3 h w), or None where `patches` is.
+
+    Raises:
+        ValueError: if there are more or fewer entries than pictures, or one has another shape or
+            holds NaN or infinity.
+        TypeError: if an entry is not made of numbers.
+    """
+    if patches is None:
+        return [None] * len(places)
+    entries = [patches] if list(places) == [""] else patches
+    if isinstance(entries, Tensor | np.ndarray) and entries.ndim > 0:
+        entries = list(entries)
+    if not isinstance(entries, Sequence) or len(entries) != len(places):
+        got = len(entries) if isinstance(entries, Sequence) else type(entries).__name__
+        raise ValueError(
+            f"Expected `patches` to hold an entry for each of the {len(places)} pictures, but got "
+            f"{got}."
+        )
+    found: list[Tensor | None] = []
+    for entry, place in zip(entries, places, strict=True):
+        name = f"`patches{place}`"
+        try:
+            tensor = torch.as_tensor(entry)
+        except (TypeError, ValueError, RuntimeError):  # words, ragged lists, lists of tensors
+            raise TypeError(
+                f"Expected {name} to be a tensor of boxes (p, 4) or of patches (p, 3, h, w), but "
+                f"got {type(entry).__name__}."
+            ) from None
+        if tensor.ndim not in (2, 4) or len(tensor) == 0:
+            raise ValueError(
+                f"Expected {name} to have shape (p, 4) for boxes or (p, 3, h, w) for patches, with "
+                f"p of at least 1, but got {tuple(tensor.shape)}."
+            )
+        check_finite(tensor, name)
+        found.append(tensor)
+    return found
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Refuse NaN and infinity.
+
+    Args:
+        tensor: of any shape.
+        name: for the message.
+
+    Raises:
+        ValueError: if it holds one.
+    """
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        raise ValueError(
+            f"Expected {name} to hold finite numbers, but {bad} of its {tensor.numel()} are NaN or "
+            "infinite."
+        )
+
+
+def _check_tensor(picture: Tensor, name: str, channels: int, *, alone: bool) -> None:
+    if picture.ndim != 3 or picture.shape[0] != channels or picture.numel() == 0:
+        forms = f"({channels}, h, w)" + (f" or (b, {channels}, h, w)" if alone else "")
+        hint = ""
+        if picture.ndim == 3 and picture.shape[2] == channels:
+            hint = " Move the channels to the front: permute(2, 0, 1)."
+        raise ValueError(
+            f"Expected {name} to have shape {forms}, but got {tuple(picture.shape)}.{hint}"
+        )
+    if not (picture.is_floating_point() or picture.dtype == torch.uint8):
+        raise TypeError(
+            f"Expected {name} to be torch.uint8 (pixels 0 to 255) or floating point (normalised), "
+            f"but got {picture.dtype}."
+        )
+    check_finite(picture, name)
+
+
+def _hint(picture: Any) -> str:
+    if isinstance(picture, np.ndarray):
+        return " Convert it with PIL.Image.fromarray."
+    if isinstance(picture, bytes | bytearray):
+        return " Wrap it in io.BytesIO."
+    if isinstance(picture, Iterable):
+        return " Make it a flat list."
+    return ""

@@ -1,0 +1,267 @@
+"""Reading pictures: every mode and format as upright RGB, and one sentence for what is none."""
+
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from recurrent_attention.reading import open_picture, picture_size
+
+WIDTH, HEIGHT = 6, 5
+
+
+def said(caught):
+    """The sentence, without the count that depends on where Pillow gave up."""
+    return re.sub(r"\d+ bytes not", "some bytes not", str(caught.value))
+
+
+def encoded(picture, form="png", **kwargs):
+    file = io.BytesIO()
+    picture.save(file, form, **kwargs)
+    return file.getvalue()
+
+
+def levels(channels, dtype=np.uint8, seed=0):
+    shape = (HEIGHT, WIDTH, channels) if channels > 1 else (HEIGHT, WIDTH)
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype)
+
+
+def over_white(rgb, alpha):
+    """Each channel of a pixel over white paper, rounded as Pillow does or by one more."""
+    return [round((c * alpha + 255 * (255 - alpha)) / 255) for c in rgb]
+
+
+def pictures():
+    """Name, encoded picture, and the RGB that a slow loop over its pixels gives."""
+    gray = levels(1)
+    yield "gray", encoded(Image.fromarray(gray)), [[[v] * 3 for v in row] for row in gray.tolist()]
+
+    bits = levels(1) > 127
+    yield "bits", encoded(Image.fromarray(bits)), [[[255 * v] * 3 for v in row] for row in bits]
+
+    deep = levels(1, np.uint16)
+    wanted = [[[round(v / 257)] * 3 for v in row] for row in deep.tolist()]
+    yield "16 bits, png", encoded(Image.fromarray(deep)), wanted
+    yield "16 bits, tiff", encoded(Image.fromarray(deep), "tiff"), wanted
+    wide = Image.fromarray(deep.astype(np.int32))
+    assert wide.mode == "I"
+    yield "32 bits", encoded(wide, "tiff"), wanted
+    clear = int(deep[2, 3])
+    hole = [row[:] for row in wanted]
+    hole[2][3] = [255] * 3
+    yield "16 bits, transparent level", encoded(Image.fromarray(deep), transparency=clear), hole
+
+    colors = levels(3, seed=1).reshape(-1, 3)
+    palette = Image.new("P", (WIDTH, HEIGHT))
+    palette.putdata(list(range(WIDTH * HEIGHT)))
+    palette.putpalette(colors.flatten().tolist())
+    wanted = colors.reshape(HEIGHT, WIDTH, 3).tolist()
+    yield "palette", encoded(palette), wanted
+    yield "palette, gif", encoded(palette, "gif"), wanted
+    others = [palette.rotate(180), palette.rotate(180)]
+    animation = encoded(palette, "gif", save_all=True, append_images=others)
+    yield "animated gif", animation, wanted
+    hole = [row[:] for row in wanted]
+    hole[1][2] = [255] * 3
+    yield "palette, transparent colour", encoded(palette, transparency=WIDTH + 2), hole
+
+    rgba = levels(4)
+    wanted = [[over_white(pixel[:3], pixel[3]) for pixel in row] for row in rgba.tolist()]
+    yield "alpha", encoded(Image.fromarray(rgba)), wanted
+    faint = levels(2)
+    wanted = [[over_white(pixel[:1] * 3, pixel[1]) for pixel in row] for row in faint.tolist()]
+    yield "gray with alpha", encoded(Image.fromarray(faint, "LA")), wanted
+
+    inks = levels(4, seed=2)
+    wanted = [
+        [[round((255 - ink) * (255 - pixel[3]) / 255) for ink in pixel[:3]] for pixel in row]
+        for row in inks.tolist()
+    ]
+    yield "inks", encoded(Image.fromarray(inks, "CMYK"), "tiff"), wanted
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted"), [pytest.param(d, w, id=name) for name, d, w in pictures()]
+)
+def test_every_picture_becomes_the_rgb_that_one_sees(tmp_path, data, wanted):
+    path = tmp_path / "picture"
+    path.write_bytes(data)
+    unread = Image.open(path)
+    for source in (path, str(path), io.BytesIO(data), unread):
+        found = open_picture(source)
+        assert found.mode == "RGB"
+        difference = np.abs(np.asarray(found).astype(int) - np.array(wanted))
+        assert difference.max() <= 1  # Pillow rounds in integers
+
+
+def test_palettes_with_alpha():
+    colors = levels(4).reshape(-1, 4)
+    wanted = np.array([over_white(c[:3], c[3]) for c in colors.tolist()]).reshape(HEIGHT, WIDTH, 3)
+    palette = Image.new("P", (WIDTH, HEIGHT))
+    palette.putdata(list(range(WIDTH * HEIGHT)))
+    palette.putpalette(colors.flatten().tolist(), "RGBA")
+    assert np.abs(np.asarray(open_picture(palette)).astype(int) - wanted).max() <= 1
+    palette.putpalette(colors[:, :3].flatten().tolist())
+    palette = palette.convert("PA")
+    palette.putalpha(Image.fromarray(colors[:, 3].reshape(HEIGHT, WIDTH)))
+    assert palette.mode == "PA"
+    assert np.abs(np.asarray(open_picture(palette)).astype(int) - wanted).max() <= 1
+
+
+def turned(pixels, orientation):
+    """Loop over where the EXIF standard says that each stored pixel belongs."""
+    height, width = len(pixels), len(pixels[0])
+    if orientation >= 5:
+        upright = [[None] * height for _ in range(width)]
+    else:
+        upright = [[None] * width for _ in range(height)]
+    for y in range(height):
+        for x in range(width):
+            row, column = {
+                1: (y, x),
+                2: (y, width - 1 - x),
+                3: (height - 1 - y, width - 1 - x),
+                4: (height - 1 - y, x),
+                5: (x, y),
+                6: (x, height - 1 - y),
+                7: (width - 1 - x, height - 1 - y),
+                8: (width - 1 - x, y),
+            }[orientation]
+            upright[row][column] = pixels[y][x]
+    return upright
+
+
+@pytest.mark.parametrize("form", ["png", "webp", "tiff"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_are_upright_once(tmp_path, form, orientation):
+    pixels = levels(3)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "picture"
+    lossless = {"lossless": True} if form == "webp" else {}
+    path.write_bytes(encoded(Image.fromarray(pixels), form, exif=exif, **lossless))
+    found = open_picture(path)
+    assert np.asarray(found).tolist() == turned(pixels.tolist(), orientation)
+    assert picture_size(path) == found.size
+    assert np.array_equal(open_picture(found), found)  # it is not turned again
+    with Image.open(path) as unread:
+        assert np.array_equal(open_picture(unread), found)
+
+
+def test_damaged_exif_data_turn_nothing():
+    data = encoded(Image.fromarray(levels(3)), exif=b"Exif\0\0no EXIF data")
+    with pytest.raises(SyntaxError):
+        Image.open(io.BytesIO(data)).getexif()
+    assert np.array_equal(open_picture(io.BytesIO(data)), levels(3))
+
+
+def test_sources_stay_as_they_are():
+    picture = Image.fromarray(levels(4))
+    picture.info["note"] = "mine"
+    before = picture.tobytes()
+    open_picture(picture)
+    assert (picture.mode, picture.info, picture.tobytes()) == ("RGBA", {"note": "mine"}, before)
+    opaque = Image.fromarray(levels(3))
+    open_picture(opaque).putpixel((0, 0), (1, 2, 3))
+    assert np.array_equal(opaque, levels(3))
+    file = io.BytesIO(encoded(picture))
+    file.seek(7)
+    open_picture(file)
+    assert file.tell() == 7
+    text = io.BytesIO(b"no picture")
+    text.seek(4)
+    with pytest.raises(ValueError, match="in no format that Pillow reads"):
+        open_picture(text)
+    assert text.tell() == 4
+
+
+def test_a_stream_without_a_position():
+    class Download:
+        def __init__(self, data):
+            self.read = io.BytesIO(data).read
+
+    found = open_picture(Download(encoded(Image.fromarray(levels(3)))))
+    assert np.array_equal(found, levels(3))
+    with pytest.raises(ValueError) as caught:
+        open_picture(Download(b"no picture"))
+    assert str(caught.value) == (
+        "Expected a readable picture in the open file, but got: data in no format that Pillow "
+        "reads."
+    )
+
+
+def bad_files(folder):
+    whole = encoded(Image.fromarray(levels(3).repeat(16, 0).repeat(16, 1)), "jpeg")
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "empty.jpg").touch()
+    (folder / "cut.jpg").write_bytes(whole[:-50])
+    (folder / "large.png").write_bytes(encoded(Image.new("1", (300, 200))))
+    (folder / "folder.jpg").mkdir()
+
+
+READABLE = "Expected a readable picture at {}, but got: "
+REPLACE = " Replace or remove the file."
+SENTENCES = [
+    ("text.jpg", ValueError, READABLE + "data in no format that Pillow reads." + REPLACE),
+    ("empty.jpg", ValueError, READABLE + "an empty file." + REPLACE),
+    (
+        "cut.jpg",
+        ValueError,
+        READABLE + "image file is truncated (some bytes not processed)." + REPLACE,
+    ),
+    (
+        "large.png",
+        ValueError,
+        READABLE + "Image size (60000 pixels) exceeds limit of 20000 pixels, could be "
+        "decompression bomb DOS attack." + REPLACE,
+    ),
+    (
+        "folder.jpg",
+        ValueError,
+        "Expected a picture at {}, but it is a folder. Pass the files in it.",
+    ),
+    ("gone.jpg", FileNotFoundError, "Expected a picture at {}, but there is no file."),
+]
+
+
+@pytest.mark.parametrize(("file", "error", "sentence"), SENTENCES)
+def test_one_sentence_for_what_is_no_picture(tmp_path, monkeypatch, file, error, sentence):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)  # twice as many are refused
+    bad_files(tmp_path)
+    path = tmp_path / file
+    with pytest.raises(error) as caught:
+        open_picture(path)
+    assert said(caught) == sentence.format(path)
+    with pytest.raises(error) as caught:
+        open_picture(path, name="`image[3]`")
+    assert said(caught) == sentence.format(f"{path} (`image[3]`)")
+    if not file.startswith("cut"):  # its header is whole
+        with pytest.raises(error) as caught:
+            picture_size(path)
+        assert said(caught) == sentence.format(path)
+
+
+def test_one_sentence_for_open_files_and_pil_images(tmp_path):
+    bad_files(tmp_path)
+    closed = io.BytesIO()
+    closed.close()
+    for source, sentence in (
+        (
+            io.BytesIO(),
+            "Expected a readable picture in the open file, but got: an empty file.",
+        ),
+        (
+            closed,
+            "Expected a readable picture in the open file, but got: I/O operation on closed file.",
+        ),
+        (
+            Image.open(tmp_path / "cut.jpg"),
+            "Expected a readable picture in the PIL image, but got: image file is truncated (some "
+            "bytes not processed).",
+        ),
+    ):
+        with pytest.raises(ValueError) as caught:
+            open_picture(source)
+        assert said(caught) == sentence
