@@ -56,6 +56,7 @@ class FeatureBackbone(nn.Module):
         norm: the norm of the model's own head, nn.Identity if it has none.
         out_channels: c of the map.
         map_size: (h, w) of the map for images of `img_size`.
+        fixed_size: whether images of `img_size` only are taken.
         reduction: how many pixels wide a cell of the map is, rounded.
         data_config: how images have to be prepared: `mean`, `std`, `interpolation`, `crop_pct`,
             `input_size`.
@@ -94,7 +95,7 @@ class FeatureBackbone(nn.Module):
                 name, img_size, pretrained=pretrained, in_chans=in_chans, **create_model_kwargs
             )
         traits = timm.models.get_model_input_config(self.model)
-        self._fixed_size: bool = traits["fixed_input_size"]
+        self.fixed_size: bool = traits["fixed_input_size"]
         # Which layers reach the map is asked of autograd; the caller may have switched it off.
         with torch.inference_mode(False), torch.enable_grad():
             self._adapt(final_pool)
@@ -120,7 +121,7 @@ class FeatureBackbone(nn.Module):
                 f"{self.name!r} have shape {shapes}."
             )
         self._layout = layout
-        self._fixed_size |= layout.pattern == TOKENS_LAST  # these name no grid for another size
+        self.fixed_size |= layout.pattern == TOKENS_LAST  # these name no grid for another size
         norm_name, self._norm_takes_maps = head_norm(model, features, layout)
         self.norm = replace(self.model, norm_name, nn.Identity()) if norm_name else nn.Identity()
         if not final_pool:
@@ -199,7 +200,7 @@ class FeatureBackbone(nn.Module):
                 f"Expected `{name}` to be floating point, but got {images.dtype}. Convert and "
                 f"normalise them: ({name} / 255 - mean) / std, with the numbers in `data_config`."
             )
-        if self._fixed_size and shape[2:] != (self.img_size, self.img_size):
+        if self.fixed_size and shape[2:] != (self.img_size, self.img_size):
             raise ValueError(
                 f"Expected `{name}` of {self.img_size} x {self.img_size} pixels, the size that "
                 f"{self.name!r} was built for, but got shape {shape}. Resize them, or build the "

@@ -1,20 +1,26 @@
 """The two streams: a global classifier, and a local one that looks at parts of the picture."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from einops import einsum, rearrange, reduce, repeat
+from einops import einsum, rearrange, reduce
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from recurrent_attention import prediction
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FeatureBackbone
+from recurrent_attention.cell_offset import measure_cell_offset
 from recurrent_attention.checkpoint_names import canonical_names
 from recurrent_attention.heads import GLOBAL_CONV_CHANNELS, classifier, conv_pair
+from recurrent_attention.input_checks import check_patches
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
+from recurrent_attention.patches import crop_patches, propose_boxes, saliency
+
+CELLS_TO_MEASURE = 10  # a side: smaller maps hide where their cells look
 
 
 class TwoStreamClassifier(
@@ -41,7 +47,7 @@ class TwoStreamClassifier(
         backbone_kwargs: further arguments of `timm.create_model`, for both streams.
         image_size: side of the square images, in pixels. 448 in the paper.
         patch_size: side of the square patches, in pixels. 224 in the paper.
-        num_patches: patches per image that data sets for this model give. 1 in the paper.
+        num_patches: patches per image that the model proposes where none are given. 1 in the paper.
         hidden_size: d of the recurrence. 512 in the authors' code.
         num_steps: T, looks at each patch. 10 in the paper.
         num_layers: stacked LSTM layers. 2 in the authors' code.
@@ -147,21 +153,28 @@ class TwoStreamClassifier(
         )
         self.local_head = classifier(hidden_size, num_classes)
 
-    def forward(self, images: Tensor, patches: Tensor) -> TwoStreamOutput:
+    def forward(self, images: Tensor, patches: Tensor | None = None) -> TwoStreamOutput:
         """Classify images and their patches.
 
         Args:
             images: (b 3 h w) floating point, normalised as the backbone wants it (`data_config`).
-            patches: (b 3 h w), or (b p 3 h w) for p patches per image, normalised likewise.
+            patches: (b 3 h w), or (b p 3 h w) for p patches per image, normalised likewise. None:
+                the model proposes `num_patches` boxes by itself and cuts them out of `images`.
 
         Returns:
-            `TwoStreamOutput` with the logits of both streams, fused and by step.
+            `TwoStreamOutput` with the logits of both streams, fused and by step, and the boxes that
+            were proposed.
 
         Raises:
             ValueError: if a shape does not fit, or the two batch sizes differ.
             TypeError: if one of the two is not floating point.
         """
-        return self.classify(self.encode(images, patches))
+        if patches is not None:
+            return self.classify(self.encode(images, patches))
+        global_map = self.global_backbone(images)
+        boxes = self._boxes(global_map, images)
+        local_maps = self._local_maps(crop_patches(images, boxes, size=self.patch_size))
+        return self.classify(TwoStreamFeatures(global_map, local_maps))._replace(boxes=boxes)
 
     def encode(self, images: Tensor, patches: Tensor) -> TwoStreamFeatures:
         """Run the two backbones and leave the heads out.
@@ -175,28 +188,9 @@ class TwoStreamClassifier(
         """
         if patches.ndim == 4:
             patches = rearrange(patches, "b c h w -> b 1 c h w")
-        if patches.ndim != 5:
-            raise ValueError(
-                "Expected `patches` to have shape (b, 3, h, w) or (b, p, 3, h, w), but got "
-                f"{tuple(patches.shape)}."
-            )
-        if patches.shape[0] != images.shape[0]:
-            raise ValueError(
-                "Expected `patches` to hold patches of as many images as `images`, but got batches "
-                f"of {patches.shape[0]} and {images.shape[0]}."
-            )
-        if patches.shape[1] == 0:
-            raise ValueError(
-                "Expected `patches` to hold at least one patch per image, but got shape "
-                f"{tuple(patches.shape)}."
-            )
-        flat_patches = rearrange(patches, "b p c h w -> (b p) c h w")
-        self.local_backbone.check(flat_patches, name="patches")
-        global_map = self.global_backbone(images)
-        local_maps = self.local_backbone(flat_patches)
-        return TwoStreamFeatures(
-            global_map, rearrange(local_maps, "(b p) c h w -> b p c h w", p=patches.shape[1])
-        )
+        check_patches(images, patches)
+        self.local_backbone.check(patches.flatten(0, 1), name="patches")
+        return TwoStreamFeatures(self.global_backbone(images), self._local_maps(patches))
 
     def classify(self, features: TwoStreamFeatures) -> TwoStreamOutput:
         """Run the heads of both streams on what the backbones saw.
@@ -229,10 +223,41 @@ class TwoStreamClassifier(
         )
 
     def propose(self, images: Tensor) -> Tensor:
-        """Propose where to look: STAND-IN, a centre square of half the side, num_patches times."""
-        height, width = images.shape[2:]
-        box = torch.tensor([0.25, 0.25, 0.75, 0.75]) * torch.tensor([width, height] * 2)
-        return repeat(box, "xyxy -> b p xyxy", b=len(images), p=self.num_patches)
+        """Propose where to look, from the global stream's own map: no labels, no gradient.
+
+        Args:
+            images: (b 3 h w) as in `forward`.
+
+        Returns:
+            (b p 4) xyxy in pixels of `images`, best first, for p = `num_patches`. The model answers
+            as in eval mode; its modes are as before.
+        """
+        with torch.no_grad(), prediction.eval_mode(self):
+            return self._boxes(self.global_backbone(images), images)
+
+    def _boxes(self, global_map: Tensor, images: Tensor) -> Tensor:
+        """Find the boxes that the global stream's answer rests on."""
+        with torch.no_grad():
+            cells = global_map if self.global_convs is None else self.global_convs(global_map)
+            cell_logits: Tensor = self.global_head(rearrange(cells, "b c h w -> b h w c"))
+            boxes: Tensor = propose_boxes(
+                saliency(rearrange(cell_logits, "b h w k -> b k h w")),
+                (images.shape[2], images.shape[3]),
+                num_boxes=self.num_patches,
+                cell_offset=self._cell_offset,
+            )
+        return boxes
+
+    @cached_property
+    def _cell_offset(self) -> float:
+        backbone = self.global_backbone
+        large = max(self.image_size, CELLS_TO_MEASURE * backbone.reduction)
+        side = self.image_size if backbone.fixed_size else large
+        return measure_cell_offset(backbone, side, in_chans=backbone.in_chans)
+
+    def _local_maps(self, patches: Tensor) -> Tensor:
+        maps = self.local_backbone(rearrange(patches, "b p c h w -> (b p) c h w"))
+        return rearrange(maps, "(b p) c h w -> b p c h w", p=patches.shape[1])
 
     predict = prediction.predict  # pictures in, class names out
 

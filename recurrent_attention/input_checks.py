@@ -153,3 +153,22 @@ def _hint(picture: Any) -> str:
     if isinstance(picture, Iterable):
         return " Make it a flat list."
     return ""
+
+
+def check_patches(images: Tensor, patches: Tensor) -> None:
+    """Refuse patches that are not (b p c h w) with p at least 1 and the b of `images`."""
+    if patches.ndim != 5:
+        raise ValueError(
+            "Expected `patches` to have shape (b, 3, h, w) or (b, p, 3, h, w), but got "
+            f"{tuple(patches.shape)}."
+        )
+    if patches.shape[0] != images.shape[0]:
+        raise ValueError(
+            "Expected `patches` to hold patches of as many images as `images`, but got batches "
+            f"of {patches.shape[0]} and {images.shape[0]}."
+        )
+    if patches.shape[1] == 0:
+        raise ValueError(
+            "Expected `patches` to hold at least one patch per image, but got shape "
+            f"{tuple(patches.shape)}."
+        )

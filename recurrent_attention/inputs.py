@@ -7,7 +7,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.ops import roi_align
 from torchvision.transforms.v2 import functional as tvf
 
 from recurrent_attention.input_checks import (
@@ -16,6 +15,7 @@ from recurrent_attention.input_checks import (
     is_one,
     patches_by_picture,
 )
+from recurrent_attention.patches import crop_patches
 from recurrent_attention.reading import open_picture
 from recurrent_attention.views import check_boxes, clip_boxes, cut_view
 
@@ -149,9 +149,7 @@ def _cut(
 ) -> Tensor:
     """Cut boxes (p 4) out of a picture: (p 3 size size), normalised."""
     if isinstance(source, Tensor):
-        # STAND-IN for patches.crop_patches(source[None], boxes[None], size=size)[0].
-        cut: Tensor = roi_align(source[None].float(), [boxes.to(source.device)], size, aligned=True)
-        return cut
+        return crop_patches(source[None], boxes[None], size=size)[0]
     look = {name: model.data_config[name] for name in ("mean", "std", "interpolation")}
     return torch.stack([cut_view(source, box, size, **look) for box in boxes])
 

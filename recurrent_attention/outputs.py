@@ -14,6 +14,8 @@ class TwoStreamOutput(NamedTuple):
         local_logits: (b k) of the patches, averaged over p.
         step_logits: (b p t k) what each look at each patch would answer by itself.
         step_weights: (b p t) the temporal attention; sums to 1 over t.
+        boxes: (b p 4) xyxy in pixels of the images, where the model proposed its own patches, best
+            first; None where patches were given.
     """
 
     logits: Tensor
@@ -21,6 +23,7 @@ class TwoStreamOutput(NamedTuple):
     local_logits: Tensor
     step_logits: Tensor
     step_weights: Tensor
+    boxes: Tensor | None = None
 
 
 class TwoStreamFeatures(NamedTuple):

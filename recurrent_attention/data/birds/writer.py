@@ -224,15 +224,14 @@ def _draw(sheet: _Sheet, mark: Mark, picture_size: int) -> Drawing:
 def _box(drawing: Drawing, rng: random.Random) -> tuple[int, int, int, int]:
     """Return y0, y1, x0, x1 of a random window on the bird in the squeezed picture.
 
-    A window is 75 to 110 % of the bird's longer side wide and its centre lies in the middle seven
-    tenths of the bird's box. So a mark lies in about two of three windows: which part of the bird a
-    window shows is left to chance.
+    A window is 85 to 125 % of the bird's longer side wide and its centre lies in the middle half of
+    the bird's box, so that it shows most of the bird, and which part is cut off is left to chance.
     """
     width, height = drawing.image.size
     x0, y0, x1, y1 = drawing.bounding_box
-    side = rng.uniform(0.75, 1.1) * max(x1 - x0, y1 - y0)
+    side = rng.uniform(0.85, 1.25) * max(x1 - x0, y1 - y0)
     wide, high = side * rng.uniform(0.9, 1.1), side * rng.uniform(0.9, 1.1)
-    x, y = rng.uniform(0.15, 0.85), rng.uniform(0.15, 0.85)
+    x, y = rng.uniform(0.25, 0.75), rng.uniform(0.25, 0.75)
     centre_x, centre_y = x0 + x * (x1 - x0), y0 + y * (y1 - y0)
     left, right = _span(centre_x, wide, _PATCH_SIDE / width)
     top, low = _span(centre_y, high, _PATCH_SIDE / height)
