@@ -49,11 +49,7 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
     generator = torch.Generator().manual_seed(0)
     try:
         backbone.eval()
-        with (
-            torch.inference_mode(False),
-            torch.enable_grad(),
-            torch.autocast(parameter.device.type, enabled=False),
-        ):
+        with torch.inference_mode(False), torch.enable_grad():
             shape = PROBE_IMAGES, in_chans, image_size, image_size
             images = torch.randn(shape, generator=generator).to(parameter).requires_grad_()
             feature_map = backbone(images)

@@ -240,13 +240,12 @@ class TwoStreamClassifier(
         with torch.no_grad():
             cells = global_map if self.global_convs is None else self.global_convs(global_map)
             cell_logits: Tensor = self.global_head(rearrange(cells, "b c h w -> b h w c"))
-            boxes: Tensor = propose_boxes(
+            return propose_boxes(
                 saliency(rearrange(cell_logits, "b h w k -> b k h w")),
                 (images.shape[2], images.shape[3]),
                 num_boxes=self.num_patches,
                 cell_offset=self._cell_offset,
             )
-        return boxes
 
     @cached_property
     def _cell_offset(self) -> float:
@@ -256,7 +255,7 @@ class TwoStreamClassifier(
         return measure_cell_offset(backbone, side, in_chans=backbone.in_chans)
 
     def _local_maps(self, patches: Tensor) -> Tensor:
-        maps = self.local_backbone(rearrange(patches, "b p c h w -> (b p) c h w"))
+        maps: Tensor = self.local_backbone(rearrange(patches, "b p c h w -> (b p) c h w"))
         return rearrange(maps, "(b p) c h w -> b p c h w", p=patches.shape[1])
 
     predict = prediction.predict  # pictures in, class names out

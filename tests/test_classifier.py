@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamFeatures, TwoStreamLoss
+from recurrent_attention.cell_offset import measure_cell_offset
 from recurrent_attention.outputs import TwoStreamOutput
+from recurrent_attention.patches import crop_patches, propose_boxes
 
 KINDS = ["test_resnet", "test_mambaout", "test_vit"]  # NCHW, NHWC and tokens
 
@@ -308,3 +310,55 @@ def test_bad_arguments(kwargs, message):
 def test_unknown_backbone_offers_near_matches():
     with pytest.raises(ValueError, match="'resnet5'.*Did you mean 'resnet5"):
         TwoStreamClassifier("resnet5")
+
+
+@pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("global_head", ["linear", "conv"])
+def test_without_patches_the_model_looks_where_its_global_stream_does(backbone, global_head):
+    torch.manual_seed(0)
+    size = 160
+    model = TwoStreamClassifier(
+        backbone, 5, image_size=size, patch_size=size, num_patches=3, global_head=global_head
+    ).eval()
+    images = torch.randn(2, 3, size, size)
+    output = model(images)
+    feature_map = model.global_backbone(images)
+    if global_head == "conv":
+        feature_map = model.global_convs(feature_map)
+    _, _, height, width = feature_map.shape
+    spread = torch.empty(2, height, width)
+    for image in range(2):
+        for y in range(height):
+            for x in range(width):  # the classifier, cell by cell
+                logits = model.global_head(feature_map[image, :, y, x])
+                spread[image, y, x] = logits.std(correction=0)
+    offset = measure_cell_offset(model.global_backbone, 320 if backbone == "test_resnet" else size)
+    boxes = propose_boxes(spread.detach(), size, num_boxes=3, cell_offset=offset)
+    torch.testing.assert_close(output.boxes, boxes)
+    torch.testing.assert_close(model.propose(images), boxes)
+    given = model(images, crop_patches(images, boxes, size=size))
+    assert given.boxes is None
+    torch.testing.assert_close(output.logits, given.logits)
+
+
+def test_proposing_in_training_gives_every_parameter_a_gradient():
+    torch.manual_seed(0)
+    model = TwoStreamClassifier("test_resnet", 3, image_size=64, patch_size=64, num_patches=2)
+    output = model(torch.randn(2, 3, 64, 64))
+    TwoStreamLoss()(output, torch.tensor([0, 2])).backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert not output.boxes.requires_grad
+
+
+def test_propose_leaves_modes_statistics_and_gradients_alone():
+    torch.manual_seed(0)
+    model = TwoStreamClassifier("test_resnet", 3, image_size=64, patch_size=64)
+    model.global_backbone.eval()
+    modes = [module.training for module in model.modules()]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    model.propose(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert [module.training for module in model.modules()] == modes
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(parameter.grad is None for parameter in model.parameters())

@@ -5,7 +5,9 @@ import torch
 from PIL import Image
 
 from recurrent_attention import FeatureBackbone, TwoStreamClassifier
+from recurrent_attention.cell_offset import measure_cell_offset
 from recurrent_attention.data import CUB200, TwoStreamDataset, read_patch_file
+from recurrent_attention.patches import propose_boxes, saliency
 from recurrent_attention.training import Recipe, evaluate, fit
 
 pytestmark = pytest.mark.data
@@ -141,3 +143,31 @@ def test_predict_sees_what_the_data_set_gives(real_data, splits, patch_boxes, tm
         assert prediction.probabilities == pytest.approx(best.values[:5].tolist(), abs=1e-5)
         assert prediction.class_names[0] == test.class_names[best.indices[0]]
     assert len({prediction.probabilities for prediction in predictions}) == 6
+
+
+def test_boxes_without_labels_find_the_heads(real_data, splits):
+    """Four classes at 320 pixels, each class's mean feature for a classifier: quick, and enough."""
+    backbone = FeatureBackbone("mobilenetv2_100", img_size=320, **mobilenet(real_data)).eval()
+    offset = measure_cell_offset(backbone, 320)
+    assert offset == -0.5
+    whole = {name: torch.tensor([[0.0, 0, 1, 1]]) for split in splits for name in split.names}
+    maps, labels, names = [], [], []
+    for split in splits:
+        chosen = [i for i, label in enumerate(split.labels) if label in (2, 12, 17, 46)][::3]
+        data = TwoStreamDataset(split, whole, image_size=320, patch_size=8)
+        with torch.no_grad():
+            maps.append(torch.cat([backbone(data[i].image[None]) for i in chosen]))
+        labels.append(torch.tensor([split.labels[i] for i in chosen]))
+        names.append([split.names[i] for i in chosen])
+    pooled = maps[0].mean((2, 3))
+    weight = torch.stack([pooled[labels[0] == label].mean(0) for label in labels[0].unique()])
+    cell_logits = torch.einsum("kc,bchw->bkhw", weight, maps[1])
+    test = splits[1].subset([splits[1].names.index(name) for name in names[1]])
+    found = {}
+    for shift in (offset, -offset):  # the wrong way round it must be worse
+        shares = propose_boxes(saliency(cell_logits), 1, num_boxes=1, cell_offset=shift)
+        sizes = torch.tensor([test.size(index) for index in range(len(test))])
+        boxes = shares * sizes.repeat(1, 2)[:, None]
+        found[shift] = head_share(test, dict(zip(test.names, boxes, strict=True)))
+    assert found[offset] > 0.7
+    assert found[-offset] < found[offset] - 0.2
