@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.checkpoint_names import canonical_names
+from recurrent_attention.explain import explain_views
+from recurrent_attention.explanation import Explanation
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
+from recurrent_attention.target_class import Target
 
 GLOBAL_CONV_CHANNELS = 1024  # of the two 1x1 convolutions in the authors' code
 
@@ -225,6 +228,15 @@ class TwoStreamClassifier(
             rearrange(step_logits, "(b p) t k -> b p t k", p=num_patches),
             rearrange(found.weights, "(b p) t -> b p t", p=num_patches),
         )
+
+    def explain(
+        self, images: Tensor, *, patches: Tensor, boxes: Tensor | None = None, target: Target = None
+    ) -> Explanation:
+        """Show where both streams look for a class, step by step.
+
+        Arguments, result and errors are those of `recurrent_attention.explain.explain_views`.
+        """
+        return explain_views(self, images, patches, boxes=boxes, target=target)
 
     @property
     def data_config(self) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The picture of an explanation: one strip that is understood at a glance."""
