@@ -75,13 +75,13 @@ class Explanation:
         if not 0 <= index < batch:
             raise ValueError(f"Expected `index` to be in [0, {batch}), but got {index}.")
         try:
-            import matplotlib  # noqa: F401, PLC0415
+            import matplotlib  # noqa: F401
         except ImportError as error:
             raise ImportError(
                 "Expected matplotlib to draw figures with, but it is not installed: "
                 "pip install recurrent-attention[train]."
             ) from error
-        from recurrent_attention.explanation_figure import draw_explanation  # noqa: PLC0415
+        from recurrent_attention.explanation_figure import draw_explanation
 
         return draw_explanation(self, index, image)
 
@@ -103,6 +103,6 @@ class Explanation:
             ValueError: if the suffix names no format, or there is no such image.
             ImportError: if matplotlib is not installed.
         """
-        from recurrent_attention.explanation_figure import save_figure  # noqa: PLC0415
+        from recurrent_attention.figure_sheet import save_figure
 
         save_figure(self.figure(index, image), Path(path), dpi)

@@ -69,8 +69,8 @@ def _class_index(target: Any, num_classes: int, class_names: Sequence[str] | Non
 def _index_of_name(name: str, class_names: Sequence[str] | None) -> int:
     if class_names is None:
         raise ValueError(
-            f"Expected `target` to be a class index, but got the name {name!r}, and the model knows "
-            "no names. Build it with `class_names`."
+            f"Expected `target` to be a class index, but got the name {name!r}, and the model "
+            "knows no names. Build it with `class_names`."
         )
     if name in class_names:
         return class_names.index(name)
