@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from recurrent_attention.figure_sheet import (
+    HEADLINE_PER_INCH,
+    HUGE,
     LARGE,
     PALE,
     PATCH_COLORS,
@@ -84,9 +86,10 @@ class _Strip:
         self.sheet = Sheet(self.right + RIGHT, HEADLINE + lines * self.line_height + MARGIN)
 
     def draw(self) -> Figure:
-        self.sheet.text(
-            MARGIN, 0.1, f"What speaks for {self.name(self.target)}", 11, ha="left", weight="bold"
-        )
+        headline = f"What speaks for {self.name(self.target)}"
+        width = self.sheet.width - 2 * MARGIN
+        headline = wrapped(headline, width, lines=1, per_inch=HEADLINE_PER_INCH)
+        self.sheet.text(MARGIN, 0.1, headline, HUGE, ha="left", weight="bold")
         self.draw_pictures()
         for patch in range(self.rows):
             self.draw_patch(patch)
@@ -133,7 +136,7 @@ class _Strip:
                 axes.imshow(self.patches[patch], aspect="auto")
                 together = einsum(weights, step_logits, "t, t k -> k")
                 self.answer(self.left + CELL / 2, below + BARS, together, "all steps:")
-            label = {"ha": "right", "va": "bottom", "color": PALE}
+            label: dict[str, Any] = {"ha": "right", "va": "bottom", "color": PALE}
             sheet.text(self.left + CELL, below + BARS - 0.03, "temporal\nweight", **label)
             first = line * self.per_line
             steps = range(first, min(first + self.per_line, self.steps))
@@ -157,7 +160,7 @@ class _Strip:
         probabilities = logits.softmax(0)
         best = int(probabilities.argmax())
         lines = [who, wrapped(self.name(best), width), f"{100 * float(probabilities[best]):.0f} %"]
-        style = {} if best == self.target else {"color": PALE}
+        style: dict[str, Any] = {} if best == self.target else {"color": PALE}
         self.sheet.text(x, y + 0.05, "\n".join(filter(None, lines)), *size, **style)
 
     def name(self, index: int) -> str:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 INK, PALE = "#222222", "#858585"
 PATCH_COLORS = ("#4477aa", "#ee7733", "#228833", "#aa3377")  # tell apart, also colour-blind
-LARGE, SMALL = 8.0, 7.2  # points
-LABEL_WIDTH = 17  # small characters on an inch
+HUGE, LARGE, SMALL = 11.0, 8.0, 7.2  # points
+SMALL_PER_INCH, HEADLINE_PER_INCH = 17, 9.5  # characters
 
 
 class Sheet:
@@ -51,9 +51,9 @@ class Sheet:
 
     def text(self, x: float, y: float, text: str, size: float = SMALL, **style: Any) -> None:
         """Write text, hanging from a point."""
-        style = {"va": "top", "ha": "center", "color": INK, "linespacing": 1.15} | style
+        look: dict[str, Any] = {"va": "top", "ha": "center", "color": INK, "linespacing": 1.15}
         text = text.replace("$", r"\$")  # names are no formulas
-        self.figure.text(x / self.width, 1 - y / self.height, text, fontsize=size, **style)
+        self.figure.text(x / self.width, 1 - y / self.height, text, fontsize=size, **(look | style))
 
     def bars(
         self, weights: list[float], lefts: list[float], y: float, height: float, **look: Any
@@ -161,10 +161,10 @@ def readable(name: str) -> str:
     return re.sub(r"^(\d+[.\-_ ]+|n\d{8}-)(?=.)", "", name).replace("_", " ").strip()
 
 
-def wrapped(name: str, width: float) -> str:
-    """Break a name into at most two lines of `width` inches; what does not fit is left out."""
-    characters = max(int(LABEL_WIDTH * width), 4)
-    return "\n".join(textwrap.wrap(name, characters, max_lines=2, placeholder=" …"))
+def wrapped(text: str, width: float, *, lines: int = 2, per_inch: float = SMALL_PER_INCH) -> str:
+    """Break a text into at most `lines` of `width` inches; what does not fit is left out."""
+    characters = max(int(per_inch * width), 4)
+    return "\n".join(textwrap.wrap(text, characters, max_lines=lines, placeholder=" …"))
 
 
 def save_figure(figure: Figure, path: Path, dpi: float) -> None:
