@@ -150,9 +150,11 @@ class _Heads(nn.Module):
 def _classify(model: "TwoStreamClassifier", features: TwoStreamFeatures) -> TwoStreamOutput:
     """Run the heads; weights made under `inference_mode`, which autograd refuses, are copied."""
     copies = {
-        f"model.{name}": parameter.clone()
-        for name, parameter in model.named_parameters()
-        if parameter.is_inference() and "backbone." not in name
+        f"model.{child_name}.{name}": parameter.clone()
+        for child_name, child in model.named_children()
+        if not child_name.endswith("backbone")
+        for name, parameter in child.named_parameters()
+        if parameter.is_inference()
     }
     if not copies:
         return model.classify(features)
@@ -163,13 +165,14 @@ def _classify(model: "TwoStreamClassifier", features: TwoStreamFeatures) -> TwoS
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
     """Put every submodule into eval mode meanwhile, each back into its own mode afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
+    training = [module for module in model.modules() if module.training]
     try:
-        model.eval()
+        for module in training:
+            module.training = False
         yield
     finally:
-        for module, mode in modes:
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 def _own_autocast(device_type: str) -> torch.autocast:
