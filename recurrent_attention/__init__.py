@@ -3,11 +3,13 @@
 from recurrent_attention.attention import RecurrentRefinedAttention, RefinedAttentionOutput
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.explanation import Explanation
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.prediction import Prediction
 
 __all__ = [
+    "Explanation",
     "FeatureBackbone",
     "Prediction",
     "RecurrentRefinedAttention",

@@ -15,6 +15,7 @@ from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.cell_offset import measure_cell_offset
 from recurrent_attention.checkpoint_names import canonical_names
+from recurrent_attention.explain import explain_views
 from recurrent_attention.heads import GLOBAL_CONV_CHANNELS, classifier, conv_pair
 from recurrent_attention.input_checks import check_patches
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
@@ -259,6 +260,7 @@ class TwoStreamClassifier(
         return rearrange(maps, "(b p) c h w -> b p c h w", p=patches.shape[1])
 
     predict = prediction.predict  # pictures in, class names out
+    explain = explain_views  # where both streams look, step by step
 
     @property
     def data_config(self) -> dict[str, Any]:

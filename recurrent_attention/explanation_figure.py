@@ -1,0 +1,207 @@
+"""The picture of an explanation: one strip that is understood at a glance; needs matplotlib."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from einops import einsum, rearrange, repeat
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from recurrent_attention.figure_sheet import (
+    HEADLINE_PER_INCH,
+    HUGE,
+    LARGE,
+    PALE,
+    PATCH_COLORS,
+    Sheet,
+    outline,
+    overlay,
+    readable,
+    wrapped,
+)
+
+if TYPE_CHECKING:
+    from recurrent_attention.explanation import Explanation
+
+MAX_PATCHES = len(PATCH_COLORS)  # rows; with more the strip would not fit on a page
+# More steps go on in the next line. Six keep the letters of one patch legible on a printed page;
+# of several patches each has a line to itself with the paper's ten steps.
+STEPS_PER_LINE, STEPS_PER_LINE_OF_SEVERAL = 6, 10
+
+# Inches.
+MARGIN, GAP, GUTTER = 0.15, 0.07, 0.32
+CELL = 1.0  # width of a patch and of a map
+HEADLINE, HEADING, BARS, ANSWER = 0.36, 0.2, 0.5, 0.6
+SCALE, RIGHT = 0.09, 0.68  # width of the colour scale, and of all that stands right of the maps
+MAX_PICTURE = 3.2  # width; wider, it would take the page from the maps
+MIN_SLOT = 1.45  # for a tall picture: what is written above and below it is wider
+
+
+class _Strip:
+    """One image's explanation, on the CPU, and where its parts go."""
+
+    def __init__(self, found: "Explanation", index: int, image: Any) -> None:
+        def own(tensor: Tensor) -> Tensor:
+            return tensor[index].detach().float().cpu()
+
+        self.found = found
+        self.target = int(found.target[index])
+        self.logits, self.global_logits = own(found.logits), own(found.global_logits)
+        self.step_logits = own(found.step_logits)
+        self.weights = own(found.step_weights)
+        self.maps, self.global_map = own(found.step_maps), own(found.global_map)
+        self.num_patches, self.steps = self.weights.shape
+        self.rows = min(self.num_patches, MAX_PATCHES)
+        self.patches = [self._pixels(patch) for patch in own(found.patches)[: self.rows]]
+        self.scene = self._pixels(own(found.images))
+        self.boxes: list[list[float]] = []
+        if image is not None:
+            self.scene = np.asarray(image.convert("RGB")) / 255
+        if found.boxes is not None:
+            height, width = found.images.shape[2:]
+            scale = torch.tensor([self.scene.shape[1] / width, self.scene.shape[0] / height] * 2)
+            self.boxes = (own(found.boxes) * scale).tolist()
+
+        most = STEPS_PER_LINE if self.rows == 1 else STEPS_PER_LINE_OF_SEVERAL
+        self.lines_per_patch = -(-self.steps // most)
+        self.per_line = -(-self.steps // self.lines_per_patch)
+        self.cell_height = CELL * _aspect(self.patches[0])
+        self.line_height = HEADING + self.cell_height + BARS + ANSWER
+        lines = self.rows * self.lines_per_patch
+        # On one line the two pictures stand side by side; of several, each gets half the height.
+        self.stacked = lines > 1
+        self.share = lines * self.line_height / 2 if self.stacked else self.line_height
+        self.picture_width = (self.share - HEADING - ANSWER) / _aspect(self.scene)
+        self.picture_width = min(self.picture_width, MAX_PICTURE)
+        self.slot = max(self.picture_width, MIN_SLOT)
+        self.left = MARGIN + self.slot + GUTTER
+        if not self.stacked:
+            self.left += self.slot + 2 * GAP
+        self.columns = [
+            self.left + CELL + 2 * GAP + step * (CELL + GAP) for step in range(self.per_line)
+        ]
+        self.right = self.columns[-1] + CELL
+        self.sheet = Sheet(self.right + RIGHT, HEADLINE + lines * self.line_height + MARGIN)
+
+    def draw(self) -> Figure:
+        headline = f"What speaks for {self.name(self.target)}"
+        width = self.sheet.width - 2 * MARGIN
+        headline = wrapped(headline, width, lines=1, per_inch=HEADLINE_PER_INCH)
+        self.sheet.text(MARGIN, 0.1, headline, HUGE, ha="left", weight="bold")
+        self.draw_pictures()
+        for patch in range(self.rows):
+            self.draw_patch(patch)
+        if self.rows < self.num_patches:
+            below = self.sheet.height - MARGIN
+            note = f"the first {self.rows} of {self.num_patches} patches"
+            self.sheet.text(self.right, below, note, ha="right", va="center", color=PALE)
+        return self.sheet.figure
+
+    def draw_pictures(self) -> None:
+        """Show the picture with its boxes, and the global map over it, each with an answer."""
+        height = self.picture_width * _aspect(self.scene)
+        x, y = MARGIN + self.slot / 2, HEADLINE
+        for heading, stream, logits in (
+            ("picture", "both streams", self.logits),
+            ("global map, own scale", "global stream", self.global_logits),
+        ):
+            self.sheet.text(x, y + 0.03, heading, LARGE, color=PALE)
+            axes = self.sheet.axes(
+                x - self.picture_width / 2, y + HEADING, self.picture_width, height
+            )
+            if logits is self.logits:
+                rows, columns = self.scene.shape[:2]
+                axes.imshow(self.scene, aspect="auto", extent=(0, columns, rows, 0))
+                outline(axes, self.boxes, numbered=self.num_patches > 1)
+                axes.set(xlim=(0, columns), ylim=(rows, 0))
+            else:
+                overlay(axes, self.scene, self.global_map, float(self.global_map.max()))
+            self.answer(x, y + HEADING + height, logits, f"{stream}:", self.slot, LARGE)
+            x, y = (x, y + self.share) if self.stacked else (x + self.slot + 2 * GAP, y)
+
+    def draw_patch(self, patch: int) -> None:
+        """Show a patch and the maps of its steps, with their weights and answers."""
+        sheet, color = self.sheet, PATCH_COLORS[patch]
+        weights, step_logits = self.weights[patch], self.step_logits[patch]
+        peak = float(self.maps[: self.rows].max())
+        for line in range(self.lines_per_patch):
+            y = HEADLINE + (patch * self.lines_per_patch + line) * self.line_height
+            top, below = y + HEADING, y + HEADING + self.cell_height
+            if line == 0:
+                title = f"patch {patch + 1}" if self.num_patches > 1 else "patch"
+                sheet.text(self.left + CELL / 2, y + 0.03, title, LARGE, color=color, weight="bold")
+                axes = sheet.axes(self.left, top, CELL, self.cell_height, color)
+                axes.imshow(self.patches[patch], aspect="auto")
+                together = einsum(weights, step_logits, "t, t k -> k")
+                self.answer(self.left + CELL / 2, below + BARS, together, "all steps:")
+            label: dict[str, Any] = {"ha": "right", "va": "bottom", "color": PALE}
+            sheet.text(self.left + CELL, below + BARS - 0.03, "temporal\nweight", **label)
+            first = line * self.per_line
+            steps = range(first, min(first + self.per_line, self.steps))
+            for step, column in zip(steps, self.columns, strict=False):
+                sheet.text(column + CELL / 2, y + 0.03, f"step {step + 1}", LARGE, color=PALE)
+                axes = sheet.axes(column, top, CELL, self.cell_height)
+                shown = overlay(axes, self.patches[patch], self.maps[patch, step], peak)
+                self.answer(column + CELL / 2, below + BARS, step_logits[step])
+            sheet.bars(
+                weights[list(steps)].tolist(), self.columns, below + 0.04, BARS - 0.04,
+                column=CELL, color=color, even=1 / self.steps,
+                highest=float(self.weights[: self.rows].max()),
+            )  # fmt: skip
+            if patch == line == 0:
+                sheet.scale(shown, self.right + 0.1, top, SCALE, self.cell_height, peak)
+
+    def answer(
+        self, x: float, y: float, logits: Tensor, who: str = "", width: float = CELL, *size: float
+    ) -> None:
+        """Write what logits (k) answer; dark where it is the class explained, else pale."""
+        probabilities = logits.softmax(0)
+        best = int(probabilities.argmax())
+        lines = [who, wrapped(self.name(best), width), f"{100 * float(probabilities[best]):.0f} %"]
+        style: dict[str, Any] = {} if best == self.target else {"color": PALE}
+        self.sheet.text(x, y + 0.05, "\n".join(filter(None, lines)), *size, **style)
+
+    def name(self, index: int) -> str:
+        names = self.found.class_names
+        return f"class {index}" if names is None else readable(names[index])
+
+    def _pixels(self, normalised: Tensor) -> Any:
+        """Undo the normalisation: (c h w) to an array (h w 3) in [0, 1]."""
+        pixels = normalised
+        if len(pixels) == len(self.found.mean) == 3:
+            mean, std = (
+                rearrange(torch.tensor(values), "c -> c 1 1")
+                for values in (self.found.mean, self.found.std)
+            )
+            pixels = pixels * std + mean
+        else:  # no colours that a screen has: their mean, from black to white
+            pixels = pixels.mean(0)
+            pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp(min=1e-12)
+            pixels = repeat(pixels, "h w -> 3 h w")
+        return rearrange(pixels.clamp(0, 1), "c h w -> h w c").numpy()
+
+
+def draw_explanation(explanation: "Explanation", index: int, image: Any = None) -> Figure:
+    """Draw one image's explanation; see `Explanation.figure`.
+
+    Args:
+        explanation: of a batch.
+        index: which image of it, in [0, b).
+        image: a `PIL.Image` of the same scene to show instead, or None.
+
+    Returns:
+        A figure with an Agg canvas.
+
+    Raises:
+        TypeError: if `image` is no `PIL.Image`.
+    """
+    if image is not None and not isinstance(image, Image.Image):
+        raise TypeError(f"Expected `image` to be a PIL.Image, but got {type(image).__name__}.")
+    return _Strip(explanation, index, image).draw()
+
+
+def _aspect(pixels: Any) -> float:
+    """Give height over width, within what can be shown side by side."""
+    return float(np.clip(pixels.shape[0] / pixels.shape[1], 0.5, 2))

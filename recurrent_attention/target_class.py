@@ -1,0 +1,82 @@
+"""Which class is meant: an index, a name, or one of them for each image."""
+
+import operator
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Target: TypeAlias = int | str | Tensor | Sequence[int | str] | None
+
+
+def class_indices(
+    target: Target, batch: int, num_classes: int, class_names: Sequence[str] | None
+) -> Tensor | None:
+    """Turn what the caller calls a class into one index for each image.
+
+    Args:
+        target: an index in [0, k), a name, or b of them; None stays None.
+        batch: b, the number of images.
+        num_classes: k.
+        class_names: k names, or None.
+
+    Returns:
+        (b) class indices, on the CPU, or None.
+
+    Raises:
+        ValueError: if there is no such class, or there are not b of them.
+        TypeError: if something is neither an index nor a name.
+
+    Example:
+        >>> class_indices("coot", 2, 3, ["auk", "coot", "dodo"])
+        tensor([1, 1])
+        >>> class_indices([2, "auk"], 2, 3, ["auk", "coot", "dodo"])
+        tensor([2, 0])
+    """
+    if target is None:
+        return None
+    if getattr(target, "ndim", 0) > 1:
+        raise ValueError(
+            f"Expected `target` to have shape (b,), but got {tuple(getattr(target, 'shape', ()))}. "
+            "Of logits pass the largest: target.argmax(1)."
+        )
+    classes: Any = target.tolist() if hasattr(target, "tolist") else target
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        classes = [classes] * batch
+    if len(classes) != batch:
+        raise ValueError(
+            f"Expected `target` to name one class, or one for each of the {batch} images, but got "
+            f"{len(classes)}."
+        )
+    return torch.tensor([_class_index(one, num_classes, class_names) for one in classes]).long()
+
+
+def _class_index(target: Any, num_classes: int, class_names: Sequence[str] | None) -> int:
+    if isinstance(target, str):
+        return _index_of_name(target, class_names)
+    if isinstance(target, bool) or not hasattr(target, "__index__"):
+        raise TypeError(f"Expected `target` to be a class index or name, but got {target!r}.")
+    index = operator.index(target)
+    if not 0 <= index < num_classes:
+        raise ValueError(
+            f"Expected `target` to be a class index in [0, {num_classes}), but got {index}."
+        )
+    return index
+
+
+def _index_of_name(name: str, class_names: Sequence[str] | None) -> int:
+    if class_names is None:
+        raise ValueError(
+            f"Expected `target` to be a class index, but got the name {name!r}, and the model "
+            "knows no names. Build it with `class_names`."
+        )
+    if name in class_names:
+        return class_names.index(name)
+    near = [repr(match) for match in get_close_matches(name, class_names, n=3)]
+    hint = f"Did you mean {', '.join(near)}?" if near else "`model.class_names` lists them."
+    raise ValueError(
+        f"Expected `target` to be one of the model's {len(class_names)} class names, but got "
+        f"{name!r}. {hint}"
+    )
