@@ -50,7 +50,7 @@ def draw_curves(
     )
     accuracy.set(xlabel="epoch", ylabel="top-1 in %", ylim=(0, 100))
     accuracy.set_title(f"solid: {held_out}, dashed: train", fontsize=9, color="#555555")
-    accuracy.legend(loc="lower right", frameon=False)
+    accuracy.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)  # hides no line
     loss.legend(loc="upper right", frameon=False)
     for axes in (loss, accuracy):
         axes.spines[["top", "right"]].set_visible(False)
