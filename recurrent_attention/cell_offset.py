@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from recurrent_attention.modes import eval_mode
+
 PROBE_IMAGES = 2  # with both axes four measurements: their mean errs by less than 0.1 cells
 
 
@@ -44,24 +46,18 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
         >>> measure_cell_offset(nn.Conv2d(3, 8, kernel_size=16, stride=16), 224)
         0.0
     """
-    modes = [(module, module.training) for module in backbone.modules()]
     parameter = next(backbone.parameters(), torch.empty(0))
     generator = torch.Generator().manual_seed(0)
-    try:
-        backbone.eval()
-        with torch.inference_mode(False), torch.enable_grad():
-            shape = PROBE_IMAGES, in_chans, image_size, image_size
-            images = torch.randn(shape, generator=generator).to(parameter).requires_grad_()
-            feature_map = backbone(images)
-            height, width = feature_map.shape[2:]
-            middle = feature_map[
-                :, :, (height - 1) // 2 : height // 2 + 1, (width - 1) // 2 : width // 2 + 1
-            ]
-            mix = torch.randn((PROBE_IMAGES, middle.shape[1], 1, 1), generator=generator)
-            (gradient,) = torch.autograd.grad((middle * mix.to(middle)).sum(), images)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with eval_mode(backbone), torch.inference_mode(False), torch.enable_grad():
+        shape = PROBE_IMAGES, in_chans, image_size, image_size
+        images = torch.randn(shape, generator=generator).to(parameter).requires_grad_()
+        feature_map = backbone(images)
+        height, width = feature_map.shape[2:]
+        middle = feature_map[
+            :, :, (height - 1) // 2 : height // 2 + 1, (width - 1) // 2 : width // 2 + 1
+        ]
+        mix = torch.randn((PROBE_IMAGES, middle.shape[1], 1, 1), generator=generator)
+        (gradient,) = torch.autograd.grad((middle * mix.to(middle)).sum(), images)
     energy = gradient.double().square().sum((0, 1))
     if not bool(energy.sum() > 0):  # a NaN compares false
         raise ValueError(

@@ -18,6 +18,7 @@ from recurrent_attention.checkpoint_names import canonical_names
 from recurrent_attention.explain import explain_views
 from recurrent_attention.heads import GLOBAL_CONV_CHANNELS, classifier, conv_pair
 from recurrent_attention.input_checks import check_patches
+from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.patches import crop_patches, propose_boxes, saliency
 
@@ -233,7 +234,7 @@ class TwoStreamClassifier(
             (b p 4) xyxy in pixels of `images`, best first, for p = `num_patches`. The model answers
             as in eval mode; its modes are as before.
         """
-        with torch.no_grad(), prediction.eval_mode(self):
+        with torch.no_grad(), eval_mode(self):
             return self._boxes(self.global_backbone(images), images)
 
     def _boxes(self, global_map: Tensor, images: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from einops import einsum, rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from recurrent_attention.explanation import Explanation
+from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.patches import crop_patches
-from recurrent_attention.prediction import eval_mode
 from recurrent_attention.target_class import Target, class_indices
 
 if TYPE_CHECKING:
