@@ -4,12 +4,13 @@ Without arguments it draws its own birds and trains a tiny backbone from scratch
 
     python examples/cub_reproduce.py
 
-On CUB-200-2011 with the authors' patch files, frozen pretrained backbones:
+On CUB-200-2011, frozen pretrained backbones, patches where the global stream looks:
 
-    python examples/cub_reproduce.py --data CUB_200_2011 --patches PATCHES --freeze \
+    python examples/cub_reproduce.py --data CUB_200_2011 --freeze \
         --backbone mobilenetv2_100 --image-size 224
 
-The authors' own recipe (VGG-19 at 448/224; its best epoch is picked on the test set):
+The authors' own recipe and patch files (VGG-19 at 448/224; its best epoch is picked on the test
+set):
 
     python examples/cub_reproduce.py --data CUB_200_2011 --patches PATCHES --protocol paper
 """
@@ -18,7 +19,6 @@ import argparse
 import platform
 import sys
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ from recurrent_attention.data import (
     SyntheticBirds,
     TwoStreamDataset,
     find_patch_files,
+    read_boxes,
     read_patch_file,
 )
 from recurrent_attention.training import (
@@ -45,6 +46,8 @@ from recurrent_attention.training import (
     draw_curves,
     evaluate,
     fit,
+    fit_global_head,
+    propose_patches,
 )
 
 VALIDATION_SHARE = 0.15
@@ -54,6 +57,7 @@ DRAWN = {
     "backbone": "test_resnet",
     "image_size": 64,
     "patch_size": 64,
+    "patch_weighting": "equal",
     "hidden_size": 128,
     "epochs": 26,
     "train_patches": 2,
@@ -69,6 +73,7 @@ REAL = {
     "backbone": "vgg19",
     "image_size": 448,
     "patch_size": 224,
+    "patch_weighting": "learned",
     "hidden_size": 512,
     "epochs": 15,
     "train_patches": 4,
@@ -84,6 +89,7 @@ PAPER = {
     "backbone": "vgg19",
     "image_size": 448,
     "patch_size": 224,
+    "patch_weighting": "equal",
     "hidden_size": 512,
     "epochs": 90,
     "train_patches": 1,
@@ -109,8 +115,17 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--data", type=Path, help="CUB-200-2011 or a part of it (default: draw birds)")
     add(
         "--patches",
-        type=Path,
-        help="folder with the authors' train_patches.npy and test_patches.npy (needed with --data)",
+        default="auto",
+        help="auto: where the global stream's classifier tells the classes apart, after it was "
+        "trained on the training pictures; or a file of boxes that write_boxes wrote; or the "
+        "folder of the authors' train_patches.npy and test_patches.npy (default: auto with "
+        "--data; drawn birds bring their own)",
+    )
+    add(
+        "--patch-weighting",
+        choices=["equal", "learned"],
+        help=f"equal: T looks at each patch, as in the paper; learned: one look at each, weighted "
+        f"{default('patch_weighting')}",
     )
     add(
         "--protocol",
@@ -143,6 +158,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         type=int,
         help=f"patches per image in training {default('train_patches')}",
     )
+    add("--hidden-size", type=int, help=f"d of the recurrence {default('hidden_size')}")
     add("--image-size", type=int, help=default("image_size"))
     add("--patch-size", type=int, help=default("patch_size"))
     add("--lr", type=float, help=f"learning rate of the backbones {default('lr')}")
@@ -167,11 +183,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--workers", type=int, default=0, help="processes that read pictures (default: 0)")
     args = parser.parse_args(arguments)
-    if args.data is not None and args.patches is None:
-        parser.error(
-            "--data needs --patches DIR, the folder with train_patches.npy and test_patches.npy"
-        )
-    if args.data is None and args.patches is not None:
+    if args.data is None and args.patches != "auto":
         parser.error("--patches needs --data DIR: drawn birds bring their own patches")
     if args.protocol == "paper" and args.freeze:
         parser.error("--protocol paper trains everything; leave out --freeze")
@@ -209,27 +221,40 @@ def first_of_each_class(pictures: Pictures, count: int | None) -> Pictures:
     return pictures.subset(chosen)
 
 
-def read_data(args: argparse.Namespace) -> list[tuple[Pictures, Mapping[str, Tensor]]]:
-    """Read train and test pictures, each with its boxes."""
-    if args.data is None:
+def read_pictures(args: argparse.Namespace) -> list[Pictures]:
+    """Read the training and the test pictures, or draw them."""
+    if args.data is not None:
+        splits: list[Pictures] = [CUB200(args.data, split) for split in ("train", "test")]
+    else:
         counts = {}
         if args.pictures_per_class is not None:
             counts = dict.fromkeys(("train_per_class", "test_per_class"), args.pictures_per_class)
         name = "-".join(map(str, ["synthetic-birds", args.seed, *set(counts.values())]))
         root = args.cache_dir / name
-        splits: list[CUB200] = [
-            SyntheticBirds(root, split, seed=args.seed, **counts) for split in ("train", "test")
-        ]
-        patch_files = find_patch_files(root / "patches")
+        splits = [SyntheticBirds(root, s, seed=args.seed, **counts) for s in ("train", "test")]
+    if args.protocol == "paper":
+        return [Squared(split, args.image_size) for split in splits]
+    return splits
+
+
+def find_boxes(args: argparse.Namespace, splits: list[Pictures]) -> dict[str, Tensor]:
+    """Read or propose the boxes of all pictures."""
+    drawn, boxes = args.data is None, {}
+    if drawn or Path(args.patches).is_dir():
+        folder = splits[0].root.parent / "patches" if drawn else args.patches
+        for split, patch_file in zip(splits, find_patch_files(folder), strict=True):
+            boxes |= read_patch_file(patch_file, split)
+    elif args.patches != "auto":
+        for split in splits:
+            boxes |= read_boxes(args.patches, split)
     else:
-        splits = [CUB200(args.data, "train"), CUB200(args.data, "test")]
-        patch_files = find_patch_files(args.patches)
-    found = []
-    for split, patch_file in zip(splits, patch_files, strict=True):
-        pictures = Squared(split, args.image_size) if args.protocol == "paper" else split
-        boxes = read_patch_file(patch_file, pictures)
-        found.append((first_of_each_class(pictures, args.pictures_per_class), boxes))
-    return found
+        common = {"device": args.device, "num_workers": args.workers}
+        # The same for every seed, so that all runs share their patches and cached features.
+        scout = build_model(argparse.Namespace(**vars(args) | {"seed": 0}), splits[0].class_names)
+        fit_global_head(scout, splits[0], **common)
+        for split in splits:
+            boxes |= propose_patches(scout, split, cache_dir=args.cache_dir / "proposals", **common)
+    return boxes
 
 
 def build_model(args: argparse.Namespace, class_names: tuple[str, ...]) -> TwoStreamClassifier:
@@ -250,6 +275,7 @@ def build_model(args: argparse.Namespace, class_names: tuple[str, ...]) -> TwoSt
         num_patches=args.num_patches,
         hidden_size=args.hidden_size,
         num_steps=args.num_steps,
+        patch_weighting=args.patch_weighting,
         global_head="conv" if args.protocol == "paper" else "linear",
         class_names=class_names,
     )
@@ -308,7 +334,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     started = time.perf_counter()
     stamp = time.strftime("%Y%m%d-%H%M%S")
     run = RunFolder(args.run_dir or Path("runs") / f"cub_reproduce-{stamp}")
-    (train, train_boxes), (test, test_boxes) = read_data(args)
+    splits = read_pictures(args)
+    if args.patches == "auto":  # no others are looked at; else the patch files hold all of them
+        splits = [first_of_each_class(split, args.pictures_per_class) for split in splits]
+    boxes = find_boxes(args, splits)
+    train, test = (first_of_each_class(split, args.pictures_per_class) for split in splits)
     model = build_model(args, train.class_names)
     recipe = build_recipe(args)
     config = {
@@ -338,18 +368,16 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if args.protocol == "paper":
         # To the letter: no augmentation, a random patch in training and at test, and the epoch that
         # is best on test. Drawing at random is `train=True` without flips.
-        data = TwoStreamDataset(train, train_boxes, num_patches=1, train=True, flip=False, **views)
+        data = TwoStreamDataset(train, boxes, num_patches=1, train=True, flip=False, **views)
         chosen_on, held_out = (
             "test",
-            TwoStreamDataset(test, test_boxes, num_patches=1, train=True, flip=False, **views),
+            TwoStreamDataset(test, boxes, num_patches=1, train=True, flip=False, **views),
         )
     else:
         chosen_on = "validation"
         rest, validation = train.split(VALIDATION_SHARE, seed=args.seed)
-        data = TwoStreamDataset(
-            rest, train_boxes, num_patches=args.train_patches, train=True, **views
-        )
-        held_out = TwoStreamDataset(validation, train_boxes, num_patches=args.num_patches, **views)
+        data = TwoStreamDataset(rest, boxes, num_patches=args.train_patches, train=True, **views)
+        held_out = TwoStreamDataset(validation, boxes, num_patches=args.num_patches, **views)
     print(f"{len(data)} pictures to train on, {len(held_out)} of {chosen_on} to choose the epoch")
     fitted = fit(model, data, held_out, recipe=recipe, run_folder=run, **common)
     best = fitted.history[fitted.best_epoch - 1]
@@ -363,7 +391,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             best["val_images_per_second"],
         )
     else:
-        test_data = TwoStreamDataset(test, test_boxes, num_patches=args.num_patches, **views)
+        test_data = TwoStreamDataset(test, boxes, num_patches=args.num_patches, **views)
         final = evaluate(
             model,
             test_data,

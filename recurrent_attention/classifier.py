@@ -5,24 +5,25 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from einops import einsum, rearrange, reduce
+from einops import rearrange, reduce
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from recurrent_attention import prediction
+from recurrent_attention import prediction, proposal
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FeatureBackbone
-from recurrent_attention.cell_offset import measure_cell_offset
 from recurrent_attention.checkpoint_names import canonical_names
 from recurrent_attention.explain import explain_views
-from recurrent_attention.heads import GLOBAL_CONV_CHANNELS, classifier, conv_pair
+from recurrent_attention.heads import (
+    GLOBAL_CONV_CHANNELS,
+    classifier,
+    conv_pair,
+    look_repeatedly,
+    weigh_patches,
+)
 from recurrent_attention.input_checks import check_patches
-from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
-from recurrent_attention.patches import crop_patches, propose_boxes, saliency
-
-CELLS_TO_MEASURE = 10  # a side: smaller maps hide where their cells look
+from recurrent_attention.patches import crop_patches
 
 
 class TwoStreamClassifier(
@@ -53,6 +54,10 @@ class TwoStreamClassifier(
         hidden_size: d of the recurrence. 512 in the authors' code.
         num_steps: T, looks at each patch. 10 in the paper.
         num_layers: stacked LSTM layers. 2 in the authors' code.
+        patch_weighting: "equal" as in the paper: each patch is looked at for `num_steps` steps, and
+            the logits are averaged over the patches. "learned": the patches are the steps, once
+            each, and their features are classified, weighted by the attention over them
+            (`heads.weigh_patches`); it wants several different patches, best first.
         global_head: "linear" as in the paper, or "conv" for the pair of 1x1 convolutions to 1024
             channels that the authors' code has before the pooling.
         fusion_weight: of the local logits in the sum. 1 in the paper.
@@ -92,6 +97,7 @@ class TwoStreamClassifier(
         hidden_size: int = 512,
         num_steps: int = 10,
         num_layers: int = 2,
+        patch_weighting: Literal["equal", "learned"] = "equal",
         global_head: Literal["linear", "conv"] = "linear",
         fusion_weight: float = 1.0,
         drop_rate: float = 0.0,
@@ -106,10 +112,14 @@ class TwoStreamClassifier(
                 f"Expected `class_names` to hold {num_classes} names, but got {len(class_names)}. "
                 f"Pass num_classes={len(class_names)}."
             )
-        if global_head not in ("linear", "conv"):
-            raise ValueError(
-                f"Expected `global_head` to be 'linear' or 'conv', but got {global_head!r}."
-            )
+        for name, value, (first, second) in (
+            ("global_head", global_head, ("linear", "conv")),
+            ("patch_weighting", patch_weighting, ("equal", "learned")),
+        ):
+            if value not in (first, second):
+                raise ValueError(
+                    f"Expected `{name}` to be {first!r} or {second!r}, but got {value!r}."
+                )
         kwargs = dict(backbone_kwargs or {}) | {"pretrained": pretrained, "in_chans": in_chans}
         self.global_backbone = FeatureBackbone(backbone, img_size=image_size, **kwargs)
         self.local_backbone = FeatureBackbone(
@@ -128,6 +138,7 @@ class TwoStreamClassifier(
             "hidden_size": hidden_size,
             "num_steps": num_steps,
             "num_layers": num_layers,
+            "patch_weighting": patch_weighting,
             "global_head": global_head,
             "fusion_weight": fusion_weight,
             "drop_rate": drop_rate,
@@ -139,6 +150,7 @@ class TwoStreamClassifier(
         self.patch_size = patch_size
         self.num_patches = num_patches
         self.fusion_weight = fusion_weight
+        self.patch_weighting = patch_weighting
         self.class_names = tuple(class_names) if class_names is not None else None
 
         channels = self.global_backbone.out_channels
@@ -147,13 +159,13 @@ class TwoStreamClassifier(
         self.global_head = classifier(
             GLOBAL_CONV_CHANNELS if global_head == "conv" else channels, num_classes
         )
+        channels = self.local_backbone.out_channels
         self.attention = RecurrentRefinedAttention(
-            self.local_backbone.out_channels,
-            hidden_size,
-            num_steps=num_steps,
-            num_layers=num_layers,
+            channels, hidden_size, num_steps=num_steps, num_layers=num_layers
         )
-        self.local_head = classifier(hidden_size, num_classes)
+        self.local_head = classifier(
+            channels if patch_weighting == "learned" else hidden_size, num_classes
+        )
 
     def forward(self, images: Tensor, patches: Tensor | None = None) -> TwoStreamOutput:
         """Classify images and their patches.
@@ -174,7 +186,7 @@ class TwoStreamClassifier(
         if patches is not None:
             return self.classify(self.encode(images, patches))
         global_map = self.global_backbone(images)
-        boxes = self._boxes(global_map, images)
+        boxes = proposal.boxes_of_map(self, global_map, images)
         local_maps = self._local_maps(crop_patches(images, boxes, size=self.patch_size))
         return self.classify(TwoStreamFeatures(global_map, local_maps))._replace(boxes=boxes)
 
@@ -205,63 +217,38 @@ class TwoStreamClassifier(
             `TwoStreamOutput`.
         """
         global_features, local_features = features
-        if self.global_convs is not None:
-            global_features = self.global_convs(global_features)
-        if global_features.ndim == 4:
-            global_features = reduce(global_features, "b c h w -> b c", "mean")
-        global_logits = self.global_head(self.drop(global_features))
+        global_logits = self.classify_global(global_features)
+        look = weigh_patches if self.patch_weighting == "learned" else look_repeatedly
+        looks = look(self.attention, lambda seen: self.local_head(self.drop(seen)), local_features)
+        local_logits = looks.logits()
+        fused = global_logits + self.fusion_weight * local_logits
+        return TwoStreamOutput(fused, global_logits, local_logits, *looks)
 
-        num_patches = local_features.shape[1]
-        found = self.attention(rearrange(local_features, "b p ... -> (b p) ..."))
-        step_logits = self.local_head(self.drop(found.states))
-        local_logits = einsum(found.weights, step_logits, "n t, n t k -> n k")
-        local_logits = reduce(local_logits, "(b p) k -> b k", "mean", p=num_patches)
-        return TwoStreamOutput(
-            global_logits + self.fusion_weight * local_logits,
-            global_logits,
-            local_logits,
-            rearrange(step_logits, "(b p) t k -> b p t k", p=num_patches),
-            rearrange(found.weights, "(b p) t -> b p t", p=num_patches),
-        )
-
-    def propose(self, images: Tensor) -> Tensor:
-        """Propose where to look, from the global stream's own map: no labels, no gradient.
+    def classify_global(self, features: Tensor) -> Tensor:
+        """Run the global stream's head alone.
 
         Args:
-            images: (b 3 h w) as in `forward`.
+            features: (b c h w), or its means (b c) where `classify` takes them.
 
         Returns:
-            (b p 4) xyxy in pixels of `images`, best first, for p = `num_patches`. The model answers
-            as in eval mode; its modes are as before.
+            Its logits (b k).
         """
-        with torch.no_grad(), eval_mode(self):
-            return self._boxes(self.global_backbone(images), images)
-
-    def _boxes(self, global_map: Tensor, images: Tensor) -> Tensor:
-        """Find the boxes that the global stream's answer rests on."""
-        with torch.no_grad():
-            cells = global_map if self.global_convs is None else self.global_convs(global_map)
-            cell_logits: Tensor = self.global_head(rearrange(cells, "b c h w -> b h w c"))
-            return propose_boxes(
-                saliency(rearrange(cell_logits, "b h w k -> b k h w")),
-                (images.shape[2], images.shape[3]),
-                num_boxes=self.num_patches,
-                cell_offset=self._cell_offset,
-            )
-
-    @cached_property
-    def _cell_offset(self) -> float:
-        backbone = self.global_backbone
-        large = max(self.image_size, CELLS_TO_MEASURE * backbone.reduction)
-        side = self.image_size if backbone.fixed_size else large
-        return measure_cell_offset(backbone, side, in_chans=backbone.in_chans)
+        if self.global_convs is not None:
+            features = self.global_convs(features)
+        if features.ndim == 4:
+            features = reduce(features, "b c h w -> b c", "mean")
+        logits: Tensor = self.global_head(self.drop(features))
+        return logits
 
     def _local_maps(self, patches: Tensor) -> Tensor:
         maps: Tensor = self.local_backbone(rearrange(patches, "b p c h w -> (b p) c h w"))
         return rearrange(maps, "(b p) c h w -> b p c h w", p=patches.shape[1])
 
+    propose = proposal.propose  # where to look, from the global stream's own map
     predict = prediction.predict  # pictures in, class names out
     explain = explain_views  # where both streams look, step by step
+    proposal_size = property(proposal.proposal_size)
+    cell_offset = cached_property(proposal.cell_offset)
 
     @property
     def data_config(self) -> dict[str, Any]:

@@ -1,6 +1,13 @@
-"""The classifiers on top of the two streams, initialised as the paper's authors do."""
+"""What stands on the two backbones: the classifiers, and the two ways to look at patches."""
 
-from torch import nn
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from einops import einsum, rearrange, reduce
+from torch import Tensor, nn
+
+from recurrent_attention.attention import RecurrentRefinedAttention
 
 GLOBAL_CONV_CHANNELS = 1024  # of the two 1x1 convolutions in the authors' code
 
@@ -41,3 +48,70 @@ def classifier(channels: int, num_classes: int) -> nn.Linear:
     nn.init.normal_(linear.weight, std=0.01)
     nn.init.zeros_(linear.bias)
     return linear
+
+
+class Looks(NamedTuple):
+    """What the local stream found in b images' p patches, in t looks at each.
+
+    Attributes:
+        step_logits: (b p t k).
+        step_weights: (b p t), sums to 1 over t.
+        patch_weights: (b p), sums to 1 over p, or None where patches count alike.
+    """
+
+    step_logits: Tensor
+    step_weights: Tensor
+    patch_weights: Tensor | None
+
+    def logits(self) -> Tensor:
+        """Put the looks together: (b k)."""
+        by_patch = einsum(self.step_weights, self.step_logits, "b p t, b p t k -> b p k")
+        if self.patch_weights is None:
+            return reduce(by_patch, "b p k -> b k", "mean")
+        return einsum(self.patch_weights, by_patch, "b p, b p k -> b k")
+
+
+def look_repeatedly(
+    attention: RecurrentRefinedAttention, classify: Callable[[Tensor], Tensor], features: Tensor
+) -> Looks:
+    """Look at each patch for T steps and classify the states, as the paper does.
+
+    Args:
+        attention: its states are classified.
+        classify: (... d) to (... k).
+        features: (b p c h w), or (b p c).
+
+    Returns:
+        `Looks` at T steps of each patch.
+    """
+    num_patches = features.shape[1]
+    found = attention(rearrange(features, "b p ... -> (b p) ..."))
+    return Looks(
+        rearrange(classify(found.states), "(b p) t k -> b p t k", p=num_patches),
+        rearrange(found.weights, "(b p) t -> b p t", p=num_patches),
+        None,
+    )
+
+
+def weigh_patches(
+    attention: RecurrentRefinedAttention, classify: Callable[[Tensor], Tensor], features: Tensor
+) -> Looks:
+    r"""Take the patches as the steps, and classify their features, weighted by the attention.
+
+    With x_p the pooled features of patch p, alpha the temporal attention over the p steps, and an
+    affine classifier, sum_p alpha_p classify(x_p) = classify(sum_p alpha_p x_p): the values that
+    are weighted are the features, not the states, which only decide on the weights.
+
+    Args:
+        attention: its weights over the patches are used.
+        classify: (... c) to (... k).
+        features: (b p c h w), or (b p c), best patch first.
+
+    Returns:
+        `Looks`, one at each patch.
+    """
+    if features.ndim == 5:
+        features = reduce(features, "b p c h w -> b p c", "mean")
+    weights = attention(features).weights
+    step_logits = rearrange(classify(features), "b p k -> b p 1 k")
+    return Looks(step_logits, torch.ones_like(step_logits[..., 0]), weights)

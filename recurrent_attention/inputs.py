@@ -154,13 +154,22 @@ def _cut(
     return torch.stack([cut_view(source, box, size, **look) for box in boxes])
 
 
+def _finer_view(model: "TwoStreamClassifier", item: _Item) -> Tensor:
+    """Show the whole picture (3 h w) at the size at which the model proposes."""
+    side = model.proposal_size
+    if isinstance(item.source, Tensor) or side == item.view.shape[2]:
+        return item.view
+    return _cut(model, item.source, torch.tensor([[0, 0, *item.size]]), side)[0]
+
+
 def _together(model: "TwoStreamClassifier", items: list[_Item]) -> StreamInputs:
     """Stack pictures of one form; where no patches are known, the model proposes boxes."""
     parameter = next(model.parameters())
     images = torch.stack([item.view.to(parameter) for item in items])
     if items[0].patches is None:
-        height, width = images.shape[2:]
-        proposed = model.propose(images).cpu().float() / torch.tensor([width, height] * 2)
+        finer = torch.stack([_finer_view(model, item).to(parameter) for item in items])
+        height, width = finer.shape[2:]
+        proposed = model.propose(finer).cpu().float() / torch.tensor([width, height] * 2)
         items = [
             _with_boxes(model, item, boxes * torch.tensor(item.size * 2))
             for item, boxes in zip(items, proposed, strict=True)

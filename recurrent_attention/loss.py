@@ -16,7 +16,8 @@ class TwoStreamLoss(nn.Module):
     the paper's loss; with several, each is classified by itself, as if it had been the one that
     the paper draws at random, while evaluation averages their logits. On frozen features that left
     the local stream 2 to 4 points better than the cross-entropy of the averaged logits, which lets
-    the patches of a picture share the work (docs/results.md).
+    the patches of a picture share the work (docs/results.md). Patches whose weights are learned
+    (`TwoStreamOutput.patch_weights`) do share it: theirs is the cross-entropy of the local logits.
 
     The fused logits take no part, so each stream learns as if it were alone: the global stream of a
     two-stream model is at the same time a fairly trained global-only baseline.
@@ -64,10 +65,11 @@ class TwoStreamLoss(nn.Module):
         """
         smoothing = self.label_smoothing
         loss = F.cross_entropy(output.global_logits, targets, label_smoothing=smoothing)
-        patch_logits = einsum(output.step_weights, output.step_logits, "b p t, b p t k -> b p k")
-        local = F.cross_entropy(
-            rearrange(patch_logits, "b p k -> (b p) k"),
-            repeat(targets, "b -> (b p)", p=patch_logits.shape[1]),
-            label_smoothing=smoothing,
-        )
+        local_logits, local_targets = output.local_logits, targets
+        if output.patch_weights is None:
+            weights, step_logits = output.step_weights, output.step_logits
+            local_logits = einsum(weights, step_logits, "b p t, b p t k -> b p k")
+            local_targets = repeat(targets, "b -> (b p)", p=local_logits.shape[1])
+            local_logits = rearrange(local_logits, "b p k -> (b p) k")
+        local = F.cross_entropy(local_logits, local_targets, label_smoothing=smoothing)
         return loss + self.local_weight * local

@@ -11,9 +11,11 @@ class TwoStreamOutput(NamedTuple):
     Attributes:
         logits: (b k) global_logits + fusion_weight * local_logits.
         global_logits: (b k) of the whole image: the baseline.
-        local_logits: (b k) of the patches, averaged over p.
+        local_logits: (b k) of the patches, averaged over p, or weighted by `patch_weights`.
         step_logits: (b p t k) what each look at each patch would answer by itself.
         step_weights: (b p t) the temporal attention; sums to 1 over t.
+        patch_weights: (b p) the learned attention over the patches, sums to 1 over p, with
+            `patch_weighting="learned"` (t is 1 then); None where patches count alike.
         boxes: (b p 4) xyxy in pixels of the images, where the model proposed its own patches, best
             first; None where patches were given.
     """
@@ -23,6 +25,7 @@ class TwoStreamOutput(NamedTuple):
     local_logits: Tensor
     step_logits: Tensor
     step_weights: Tensor
+    patch_weights: Tensor | None = None
     boxes: Tensor | None = None
 
 

@@ -7,6 +7,13 @@ from pathlib import Path
 import pytest
 
 from recurrent_attention import TwoStreamClassifier
+from recurrent_attention.data import (
+    CUB200,
+    SyntheticBirds,
+    find_patch_files,
+    read_patch_file,
+    write_boxes,
+)
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "cub_reproduce.py"
 
@@ -73,7 +80,6 @@ def test_defaults_of_the_paper(job, protocol):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "D"], "--data needs --patches DIR"),
         (["--patches", "P"], "--patches needs --data DIR"),
         (["--protocol", "paper", "--freeze"], "leave out --freeze"),
     ],
@@ -94,6 +100,50 @@ def test_help_gives_every_default(job, capsys):
     for entry in entries:
         words = " ".join(entry.split())
         assert "default" in words or "needed" in words, words
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A data set in CUB's layout, with patch files, that the script did not draw itself."""
+    root = tmp_path_factory.mktemp("drawn") / "birds"
+    SyntheticBirds(root, "train", train_per_class=3, test_per_class=2, progress=False)
+    return root
+
+
+TINY = ["--backbone", "test_resnet", "--image-size", "64", "--patch-size", "32", "--device", "cpu"]
+TINY += ["--weights", "none", "--epochs", "1", "--freeze", "--hidden-size", "16"]
+
+
+def test_patches_without_labels_once_for_all_runs(job, drawn, tmp_path, monkeypatch):
+    calls = []
+    propose = TwoStreamClassifier.propose
+    monkeypatch.setattr(
+        TwoStreamClassifier, "propose", lambda *a: calls.append(1) or propose(*a), raising=True
+    )
+    common = ["--data", str(drawn), *TINY, "--cache-dir", str(tmp_path / "cache")]
+    results = [
+        job.main([*common, "--run-dir", str(tmp_path / name), *rest])
+        for name, rest in (("one", []), ("two", []), ("three", ["--seed", "1"]))
+    ]
+    assert len(calls) == 50  # each picture once, the other runs find the boxes
+    for number in ("global", "local", "fused"):
+        assert results[0][f"test_{number}"] == results[1][f"test_{number}"]
+    config = json.loads((tmp_path / "one" / "model" / "config.json").read_text())
+    assert config["patch_weighting"] == "learned"
+
+
+def test_patches_of_a_file_and_of_a_folder(job, drawn, tmp_path):
+    common = ["--data", str(drawn), *TINY, "--cache-dir", str(tmp_path / "cache")]
+    boxes, splits = {}, [CUB200(drawn, split) for split in ("train", "test")]
+    for split, path in zip(splits, find_patch_files(drawn / "patches"), strict=True):
+        boxes |= read_patch_file(path, split)
+    write_boxes(tmp_path / "boxes.json", boxes)
+    results = [
+        job.main([*common, "--patches", str(patches), "--run-dir", str(tmp_path / name)])
+        for name, patches in (("file", tmp_path / "boxes.json"), ("folder", drawn / "patches"))
+    ]
+    for number in ("global", "local", "fused"):
+        assert results[0][f"test_{number}"] == results[1][f"test_{number}"]
 
 
 def test_missing_weights(job, small, tmp_path):

@@ -135,7 +135,9 @@ def test_patches_are_cut_out_of_the_original_picture(model):
     picture.putdata([255 * ((x + y) % 2) for y in range(480) for x in range(640)])
     seen = {}
     small = make(num_patches=1)
-    small.propose = lambda images: torch.tensor([[[10.0, 20.0, 13.2, 24.0 + 4 / 15]]])
+    small.propose = lambda images: (
+        images.shape[3] * torch.tensor([[[10, 20, 13.2, 24 + 4 / 15]]]) / 64
+    )
     handle = small.local_backbone.register_forward_pre_hook(
         lambda _, inputs: seen.update(patches=inputs[0].clone())
     )

@@ -1,6 +1,11 @@
 """Pictures, their boxes, and the pairs of image and patches that the two streams take."""
 
-from recurrent_attention.data.boxes import find_patch_files, read_patch_file
+from recurrent_attention.data.boxes import (
+    find_patch_files,
+    read_boxes,
+    read_patch_file,
+    write_boxes,
+)
 from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.folder import PictureFolder
 from recurrent_attention.data.pictures import Pictures
@@ -17,5 +22,7 @@ __all__ = [
     "TwoStreamSample",
     "find_patch_files",
     "open_picture",
+    "read_boxes",
     "read_patch_file",
+    "write_boxes",
 ]

@@ -1,5 +1,7 @@
-"""Patch boxes by picture: the authors' files, and looking a picture up."""
+"""Patch boxes by picture: our files, the authors' files, and looking a picture up."""
 
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +13,59 @@ from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.views import check_boxes
 
 AUTHORS_PICTURE_SIDE = 448  # their boxes are in pixels of the whole picture resized to this square
+
+
+def write_boxes(path: str | Path, boxes: Mapping[str, Tensor]) -> None:
+    """Write boxes into a JSON file, whole or not at all.
+
+    The file holds `{"boxes": {"wren/1.jpg": [[x0, y0, x1, y1], ...], ...}}`, in pixels of the
+    pictures to a hundredth, best first.
+
+    Args:
+        path: of the file, which is replaced if it exists.
+        boxes: relative file name to (n 4).
+    """
+    path = Path(path)
+    rows = {name: [[round(v, 2) for v in box] for box in b.tolist()] for name, b in boxes.items()}
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_text(json.dumps({"boxes": rows}, indent=0) + "\n", encoding="utf-8")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_boxes(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
+    """Read the boxes of some pictures from a JSON file of `write_boxes`.
+
+    Args:
+        path: of the file; it may hold boxes of further pictures.
+        pictures: whose boxes to read.
+
+    Returns:
+        Relative file name to boxes (n 4), best first, xyxy in pixels of the picture.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        ValueError: if it is no such file, a picture has no boxes, or a box is empty or outside its
+            picture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a file of boxes at {path}, but there is none.")
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["boxes"]
+        every = {str(name): torch.tensor(row, dtype=torch.float32) for name, row in rows.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(
+            f'Expected {path} to hold {{"boxes": {{"NAME": [[x0, y0, x1, y1], ...]}}}} as '
+            f"`write_boxes` writes it, but got: {error!r}."
+        ) from error
+    found = {}
+    for index, name in enumerate(pictures.names):
+        found[name] = boxes_of(name, every)
+        check_boxes(found[name], pictures.size(index), name)
+    return found
 
 
 def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:

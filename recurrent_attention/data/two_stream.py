@@ -45,8 +45,8 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
     """Pair each picture with its patches, by file name.
 
     Patches are cut out of the original picture, not out of the resized one. In training they are
-    drawn at random without repetition, in evaluation they are the first `num_patches`. A random
-    crop or flip changes picture and boxes together.
+    drawn at random without repetition and kept best first, in evaluation they are the first
+    `num_patches`. A random crop or flip changes picture and boxes together.
 
     Args:
         pictures: what to read.
@@ -119,7 +119,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         if self.train:
             order = torch.randperm(len(boxes))
             order = order.repeat(-(-self.num_patches // len(boxes)))  # a crop can leave too few
-            boxes = boxes[order[: self.num_patches]]
+            boxes = boxes[order[: self.num_patches].sort().values]
         else:
             boxes = boxes[: self.num_patches]
         image = self._cut(picture, region, self.image_size)

@@ -3,7 +3,18 @@
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
+from recurrent_attention.training.proposals import fit_global_head, propose_patches
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.run_folder import RunFolder
 
-__all__ = ["Evaluation", "FitResult", "Recipe", "RunFolder", "draw_curves", "evaluate", "fit"]
+__all__ = [
+    "Evaluation",
+    "FitResult",
+    "Recipe",
+    "RunFolder",
+    "draw_curves",
+    "evaluate",
+    "fit",
+    "fit_global_head",
+    "propose_patches",
+]

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamOutput
 from recurrent_attention.training.accelerator import Device, make_accelerator, to_channels_last
 from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
@@ -120,13 +121,10 @@ def evaluate(
         )
     loader = DataLoader(dataset, batch_size, num_workers=0 if frozen else num_workers)
     network, loader = accelerator.prepare(network, loader)
-    was_training = model.training
-    try:
+    with eval_mode(model):
         return run_evaluation(
             accelerator, network, loader, model.num_classes, TwoStreamLoss(), progress
         )
-    finally:
-        model.train(was_training)
 
 
 def run_evaluation(

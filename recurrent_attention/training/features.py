@@ -1,15 +1,12 @@
 """Features of frozen backbones, computed once and kept on disk."""
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -17,59 +14,21 @@ from tqdm.auto import tqdm
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamFeatures
 from recurrent_attention.training.accelerator import to_channels_last
+from recurrent_attention.training.feature_store import (
+    FeatureStore,
+    content_of,
+    digest_of,
+    key_of,
+)
 
 PICTURES_PER_SHARD = (
     32  # with 10 patches, mirrored too: 0.4 GB of pixels at 224; a kill loses no more
 )
 VIEWS_PER_PASS_CPU = 8  # MobileNetV2 at 224 on 2 cores: 20 ms a view, with 32 at once 39 ms
 VIEWS_PER_PASS = 64  # on other devices
-
-
-class FeatureStore:
-    """Feature vectors or maps by key, in memory or in a folder of safetensors files.
-
-    Each file is written beside its place, then renamed, so that it is whole or not there; a file's
-    rows are mapped from disk, not read, until they are asked for.
-
-    Args:
-        folder: where to keep them, or None for memory only.
-    """
-
-    def __init__(self, folder: Path | None) -> None:
-        self.folder = folder
-        self._shards: list[Tensor] = []
-        self._places: dict[bytes, tuple[int, int]] = {}
-        for path in sorted(folder.glob("*.safetensors")) if folder is not None else []:
-            tensors = load_file(path)
-            self._index(tensors["keys"], tensors["features"])
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._places
-
-    def __getitem__(self, key: bytes) -> Tensor:
-        shard, row = self._places[key]
-        return self._shards[shard][row]
-
-    def add(self, keys: list[bytes], features: Tensor) -> None:
-        """Keep features (n ...) under n keys."""
-        table = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
-        features = features.contiguous()
-        self._index(table, features)
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path = (
-                self.folder / f"{hashlib.sha256(table.numpy().tobytes()).hexdigest()}.safetensors"
-            )
-            beside = path.with_suffix(f".{os.getpid()}.part")
-            save_file({"keys": table, "features": features}, beside)
-            beside.replace(path)
-
-    def _index(self, keys: Tensor, features: Tensor) -> None:
-        for row, key in enumerate(keys.numpy()):
-            self._places[key.tobytes()] = (len(self._shards), row)
-        self._shards.append(features)
 
 
 class FeatureSample(NamedTuple):
@@ -116,10 +75,9 @@ class FeatureDataset(Dataset[FeatureSample]):
         variants = self.keys[index]
         variant = int(torch.randint(len(variants), ())) if len(variants) > 1 else 0
         image_key, patch_keys = variants[variant]
-        order = (
-            torch.randperm(len(patch_keys)).tolist() if self.data.train else range(len(patch_keys))
-        )
-        patches = [self.local_store[patch_keys[i]] for i in order[: self.data.num_patches]]
+        order, count = range(len(patch_keys)), self.data.num_patches
+        chosen = torch.randperm(len(order))[:count].sort().values if self.data.train else order
+        patches = [self.local_store[patch_keys[int(i)]] for i in chosen[:count]]
         label = self.data.pictures.labels[index]
         return FeatureSample(self.global_store[image_key], torch.stack(patches), label)
 
@@ -174,7 +132,7 @@ def frozen_features(
         (model.global_backbone, model.global_convs is not None),
         (model.local_backbone, False),
     ):
-        digests.append(f"{_digest(backbone)}-{keeps_map}-{accelerator.mixed_precision}")
+        digests.append(f"{digest_of(backbone)}-{keeps_map}-{accelerator.mixed_precision}")
         short = hashlib.sha256(digests[-1].encode()).hexdigest()[:16]
         stores.append(FeatureStore(Path(cache_dir) / short if cache_dir is not None else None))
     keys = [_keys(data, index, digests) for index in range(len(data))]
@@ -190,31 +148,18 @@ def frozen_features(
     return FeatureDataset(data, stores[0], stores[1], keys)
 
 
-def _digest(backbone: FeatureBackbone) -> str:
-    """Name a backbone by its architecture as built and its weights."""
-    digest = hashlib.sha256(repr(backbone).encode())
-    for name, tensor in backbone.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
 def _keys(
     data: TwoStreamDataset, index: int, digests: list[str]
 ) -> list[tuple[bytes, list[bytes]]]:
-    picture = hashlib.sha256(data.pictures.path(index).read_bytes()).hexdigest()
+    picture = content_of(data.pictures.path(index))
     look = [picture, data.pictures.size(index), data.mean, data.std, data.interpolation]
     boxes = data.boxes[data.pictures.names[index]].tolist()
     variants = []
     for mirrored in (False, True) if data.train and data.flip else (False,):
-        image_key = _key(digests[0], *look, data.image_size, mirrored)
-        patch_keys = [_key(digests[1], *look, data.patch_size, mirrored, box) for box in boxes]
+        image_key = key_of(digests[0], *look, data.image_size, mirrored)
+        patch_keys = [key_of(digests[1], *look, data.patch_size, mirrored, box) for box in boxes]
         variants.append((image_key, patch_keys))
     return variants
-
-
-def _key(*parts: Any) -> bytes:
-    return hashlib.sha256(json.dumps(parts).encode()).digest()
 
 
 class _Views(Dataset[tuple[int, Tensor, Tensor]]):
@@ -241,24 +186,20 @@ def _fill(
 ) -> None:
     loader = DataLoader(_Views(data, missing), batch_size=None, num_workers=num_workers)
     bar = tqdm(loader, desc="frozen features", unit="picture", disable=not progress or not missing)
-    was_training = model.training
-    to_channels_last(model.eval().to(accelerator.device))
-    try:
-        with torch.no_grad(), accelerator.autocast():
-            for views in _chunks(bar, PICTURES_PER_SHARD):
-                images, patches, image_keys, patch_keys = [], [], [], []
-                for index, image, parts in views:
-                    for mirrored, (image_key, own_patch_keys) in enumerate(keys[index]):
-                        images.append((image.flip(-1) if mirrored else image)[None])
-                        patches.append(parts.flip(-1) if mirrored else parts)
-                        image_keys.append(image_key)
-                        patch_keys.extend(own_patch_keys)
-                found = _run(model.global_backbone, images, accelerator, model.global_convs is None)
-                stores[0].add(image_keys, found)
-                found = _run(model.local_backbone, patches, accelerator, True)
-                stores[1].add(patch_keys, found)
-    finally:
-        model.train(was_training)
+    to_channels_last(model.to(accelerator.device))
+    with eval_mode(model), torch.no_grad(), accelerator.autocast():
+        for views in _chunks(bar, PICTURES_PER_SHARD):
+            images, patches, image_keys, patch_keys = [], [], [], []
+            for index, image, parts in views:
+                for mirrored, (image_key, own_patch_keys) in enumerate(keys[index]):
+                    images.append((image.flip(-1) if mirrored else image)[None])
+                    patches.append(parts.flip(-1) if mirrored else parts)
+                    image_keys.append(image_key)
+                    patch_keys.extend(own_patch_keys)
+            found = _run(model.global_backbone, images, accelerator, model.global_convs is None)
+            stores[0].add(image_keys, found)
+            found = _run(model.local_backbone, patches, accelerator, True)
+            stores[1].add(patch_keys, found)
 
 
 def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:

@@ -1,0 +1,85 @@
+"""Where a model looks by itself: boxes from the global stream's own map, without labels."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from recurrent_attention.cell_offset import measure_cell_offset
+from recurrent_attention.modes import eval_mode
+from recurrent_attention.patches import propose_boxes, saliency
+
+if TYPE_CHECKING:
+    from recurrent_attention.classifier import TwoStreamClassifier
+
+CELLS_TO_MEASURE = 10  # a side: smaller maps hide where their cells look
+CELLS_TO_PROPOSE = 14  # a side: boxes of MobileNetV2 at 448 were measured, from a head of 224
+
+
+def propose(model: "TwoStreamClassifier", images: Tensor) -> Tensor:
+    """Propose where to look, from the global stream's own map: no labels, no gradient.
+
+    Args:
+        model: whose global stream to ask; it answers as in eval mode, and its modes are as before.
+        images: (b 3 h w) as in `TwoStreamClassifier.forward`. `model.proposal_size` is the side at
+            which its map is fine enough.
+
+    Returns:
+        (b p 4) xyxy in pixels of `images`, best first, for p = `model.num_patches`.
+    """
+    with torch.no_grad(), eval_mode(model):
+        return boxes_of_map(model, model.global_backbone(images), images)
+
+
+@torch.no_grad()
+def boxes_of_map(model: "TwoStreamClassifier", global_map: Tensor, images: Tensor) -> Tensor:
+    """Find the boxes that the global stream's answer rests on.
+
+    Args:
+        model: whose classifier and number of patches to use.
+        global_map: (b c h w) of its global backbone.
+        images: (b 3 h w) that it is of.
+
+    Returns:
+        (b p 4) xyxy in pixels of `images`, best first.
+    """
+    cells = global_map if model.global_convs is None else model.global_convs(global_map)
+    cell_logits: Tensor = model.global_head(rearrange(cells, "b c h w -> b h w c"))
+    return propose_boxes(
+        saliency(rearrange(cell_logits, "b h w k -> b k h w")),
+        (images.shape[2], images.shape[3]),
+        num_boxes=model.num_patches,
+        cell_offset=model.cell_offset,
+    )
+
+
+def proposal_size(model: "TwoStreamClassifier") -> int:
+    """Tell at which side a picture's map is fine enough to propose boxes.
+
+    Args:
+        model: of which the backbone and the image size count.
+
+    Returns:
+        The side in pixels with `CELLS_TO_PROPOSE` cells, but at least the image size, at most twice
+        that, and just that where the backbone takes no other.
+    """
+    size, backbone = model.image_size, model.global_backbone
+    if backbone.fixed_size:
+        return size
+    return max(size, min(2 * size, CELLS_TO_PROPOSE * backbone.reduction))
+
+
+def cell_offset(model: "TwoStreamClassifier") -> float:
+    """Measure how far from the middle of its tile a cell of the global stream's map looks.
+
+    Args:
+        model: whose global backbone to measure.
+
+    Returns:
+        The offset in tiles, as in `propose_boxes`.
+    """
+    backbone = model.global_backbone
+    large = max(model.image_size, CELLS_TO_MEASURE * backbone.reduction)
+    side = model.image_size if backbone.fixed_size else large
+    return measure_cell_offset(backbone, side, in_chans=backbone.in_chans)

@@ -1,0 +1,82 @@
+"""A table on disk of what networks found in pictures, by what it was computed from."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+class FeatureStore:
+    """Feature vectors, maps or boxes by key, in memory or in a folder of safetensors files.
+
+    Each file is written beside its place, then renamed, so that it is whole or not there; a file's
+    rows are mapped from disk, not read, until they are asked for.
+
+    Args:
+        folder: where to keep them, or None for memory only.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        self._shards: list[Tensor] = []
+        self._places: dict[bytes, tuple[int, int]] = {}
+        for path in sorted(folder.glob("*.safetensors")) if folder is not None else []:
+            tensors = load_file(path)
+            self._index(tensors["keys"], tensors["features"])
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def __getitem__(self, key: bytes) -> Tensor:
+        shard, row = self._places[key]
+        return self._shards[shard][row]
+
+    def add(self, keys: list[bytes], features: Tensor) -> None:
+        """Keep features (n ...) under n keys."""
+        table = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
+        features = features.contiguous()
+        self._index(table, features)
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path = (
+                self.folder / f"{hashlib.sha256(table.numpy().tobytes()).hexdigest()}.safetensors"
+            )
+            beside = path.with_suffix(f".{os.getpid()}.part")
+            save_file({"keys": table, "features": features}, beside)
+            beside.replace(path)
+
+    def _index(self, keys: Tensor, features: Tensor) -> None:
+        for row, key in enumerate(keys.numpy()):
+            self._places[key.tobytes()] = (len(self._shards), row)
+        self._shards.append(features)
+
+
+def digest_of(module: nn.Module) -> str:
+    """Name a network by its architecture as built and its weights.
+
+    Args:
+        module: is left as it is.
+
+    Returns:
+        A digest in hexadecimal.
+    """
+    digest = hashlib.sha256(repr(module).encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def key_of(*parts: Any) -> bytes:
+    """Give the key of what is computed from `parts`, which JSON can hold."""
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def content_of(path: Path) -> str:
+    """Name a file by its bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
