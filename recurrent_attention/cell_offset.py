@@ -1,6 +1,7 @@
-"""Where in the image the cells of a feature map look: padding can move them half a cell."""
+"""Where in the image the cells of a map look (padding can move them), and maps laid over it."""
 
 import torch
+from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
 from recurrent_attention.modes import eval_mode
@@ -51,7 +52,10 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
     with eval_mode(backbone), torch.inference_mode(False), torch.enable_grad():
         shape = PROBE_IMAGES, in_chans, image_size, image_size
         images = torch.randn(shape, generator=generator).to(parameter).requires_grad_()
-        feature_map = backbone(images)
+        # Autograd refuses weights made under inference mode; copies made here will do.
+        tensors = (*backbone.named_parameters(), *backbone.named_buffers())
+        copies = {name: tensor.clone() for name, tensor in tensors if tensor.is_inference()}
+        feature_map = torch.func.functional_call(backbone, copies, (images,))
         height, width = feature_map.shape[2:]
         middle = feature_map[
             :, :, (height - 1) // 2 : height // 2 + 1, (width - 1) // 2 : width // 2 + 1
@@ -67,6 +71,44 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
     down, right = _centre(energy.sum(1)) * height, _centre(energy.sum(0)) * width
     halves: int = round(down + right)  # of a tile: the mean of the two, doubled
     return max(-1, min(halves, 1)) / 2
+
+
+def resample_cells(maps: Tensor, size: tuple[int, int], cell_offset: float = 0.0) -> Tensor:
+    """Resample maps onto a grid over their image, each cell's value at the place where it looks.
+
+    Linear interpolation between these places, averaged over a step of the grid where there are more
+    cells than steps; beyond the outermost cells their value goes on.
+
+    Args:
+        maps: (b h w) floating point.
+        size: steps of the grid (down, across), for example the pixels of the image.
+        cell_offset: as `measure_cell_offset` tells.
+
+    Returns:
+        (b down across).
+
+    Example:
+        >>> resample_cells(torch.tensor([[[0.0, 4.0]]]), (1, 4))
+        tensor([[[0., 1., 3., 4.]]])
+        >>> resample_cells(torch.tensor([[[0.0, 4.0]]]), (1, 4), cell_offset=-0.5)
+        tensor([[[1., 3., 4., 4.]]])
+    """
+    rows, columns = (
+        _interpolation(cells, steps, cell_offset, maps)
+        for cells, steps in zip(maps.shape[1:], size, strict=True)
+    )
+    return einsum(rows, maps, columns, "y h, b h w, x w -> b y x")
+
+
+def _interpolation(cells: int, steps: int, cell_offset: float, like: Tensor) -> Tensor:
+    """Weigh the cells along one side for each step of a grid: (steps cells), rows sum to 1."""
+    middles = torch.arange(steps, device=like.device, dtype=like.dtype) + 0.5
+    position = (middles / steps * cells - 0.5 - cell_offset).clamp(0, cells - 1)
+    index = torch.arange(cells, device=like.device, dtype=like.dtype)
+    distance = (rearrange(position, "steps -> steps 1") - index).abs()
+    weights = (1 - distance / max(cells / steps, 1)).clamp(min=0)
+    total: Tensor = reduce(weights, "steps cells -> steps 1", "sum")
+    return weights / total
 
 
 def _centre(energy: Tensor) -> float:

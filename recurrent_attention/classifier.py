@@ -13,7 +13,7 @@ from recurrent_attention import prediction, proposal
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.checkpoint_names import canonical_names
-from recurrent_attention.explain import explain_views
+from recurrent_attention.explain_pictures import explain
 from recurrent_attention.heads import (
     GLOBAL_CONV_CHANNELS,
     classifier,
@@ -246,9 +246,10 @@ class TwoStreamClassifier(
 
     propose = proposal.propose  # where to look, from the global stream's own map
     predict = prediction.predict  # pictures in, class names out
-    explain = explain_views  # where both streams look, step by step
+    explain = explain  # where both streams look, step by step
     proposal_size = property(proposal.proposal_size)
     cell_offset = cached_property(proposal.cell_offset)
+    local_cell_offset = cached_property(proposal.local_cell_offset)
 
     @property
     def data_config(self) -> dict[str, Any]:

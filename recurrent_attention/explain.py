@@ -1,5 +1,6 @@
 """Where both streams look for a class: Grad-CAM of every step, at the price of one pass."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -101,10 +102,12 @@ def explain_views(
             alpha = step_gradients / local_maps[0, 0, 0].numel()
             step_seen = einsum(alpha, local_maps, "t b p c, b p c h w -> b p t h w")
             config = model.data_config
+            weights = output.patch_weights
             return Explanation(
                 step_maps=step_seen.relu(),
                 global_map=seen.relu(),
                 step_weights=output.step_weights.detach(),
+                patch_weights=None if weights is None else weights.detach(),
                 step_logits=output.step_logits.detach(),
                 logits=output.logits.detach(),
                 global_logits=output.global_logits.detach(),
@@ -113,10 +116,16 @@ def explain_views(
                 images=images.detach(),
                 patches=patches.detach(),
                 boxes=boxes,
+                pictures=(None,) * len(images),
+                cell_offsets=partial(_cell_offsets, model),
                 class_names=model.class_names,
                 mean=tuple(config["mean"]),
                 std=tuple(config["std"]),
             )
+
+
+def _cell_offsets(model: "TwoStreamClassifier") -> tuple[float, float]:
+    return model.cell_offset, model.local_cell_offset
 
 
 def _gradients(

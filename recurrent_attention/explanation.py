@@ -1,9 +1,11 @@
 """What an explanation holds, and how it becomes a picture."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from torch import Tensor
 
 
@@ -19,6 +21,7 @@ class Explanation:
         step_maps: (b p t h w) at least 0; what speaks for the target in each look at each patch.
         global_map: (b h w) at least 0; what speaks for it in the whole image.
         step_weights: (b p t) the temporal attention; sums to 1 over t.
+        patch_weights: (b p) the learned attention over the patches, or None where they count alike.
         step_logits: (b p t k) what each step would answer by itself.
         logits: (b k) of both streams.
         global_logits: (b k) of the whole image.
@@ -27,6 +30,11 @@ class Explanation:
         images: (b 3 h w) as given.
         patches: (b p 3 h w) as given.
         boxes: (b p 4) where the patches lie, xyxy in pixels of `images`, or None.
+        pictures: b upright pictures that the images were made of, or None for each that was a
+            tensor.
+        cell_offsets: called, it tells how far off the middle of their tiles the cells of the global
+            and of the step maps look, in tiles (`measure_cell_offset`). A figure asks; it takes a
+            pass of each backbone, once a model.
         class_names: k names, or None.
         mean: per channel, with which the images were normalised.
         std: per channel.
@@ -35,6 +43,7 @@ class Explanation:
     step_maps: Tensor
     global_map: Tensor
     step_weights: Tensor
+    patch_weights: Tensor | None
     step_logits: Tensor
     logits: Tensor
     global_logits: Tensor
@@ -43,6 +52,8 @@ class Explanation:
     images: Tensor
     patches: Tensor
     boxes: Tensor | None
+    pictures: tuple[Image.Image | None, ...]
+    cell_offsets: Callable[[], tuple[float, float]]
     class_names: tuple[str, ...] | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -61,8 +72,9 @@ class Explanation:
 
         Args:
             index: which image of the batch, in [0, b).
-            image: a `PIL.Image` to show instead of `images[index]`, for example the picture at its
-                own resolution and aspect ratio; it has to show the same scene.
+            image: a `PIL.Image` to show, for example the picture at its own resolution and aspect
+                ratio; it has to show the same scene. Default: `pictures[index]`, or where that is
+                None `images[index]`.
 
         Returns:
             A `matplotlib.figure.Figure`, which no window and no global state knows of.

@@ -46,23 +46,29 @@ class _Strip:
         def own(tensor: Tensor) -> Tensor:
             return tensor[index].detach().float().cpu()
 
-        self.found = found
+        self.found, self.cell_offsets = found, found.cell_offsets()
         self.target = int(found.target[index])
         self.logits, self.global_logits = own(found.logits), own(found.global_logits)
-        self.step_logits = own(found.step_logits)
-        self.weights = own(found.step_weights)
-        self.maps, self.global_map = own(found.step_maps), own(found.global_map)
+        self.global_map = own(found.global_map)
+        self.patch_weights = None if found.patch_weights is None else own(found.patch_weights)
+        order = torch.arange(found.step_weights.shape[1])
+        if self.patch_weights is not None:  # heaviest first
+            order = self.patch_weights.argsort(descending=True, stable=True)
+            self.patch_weights = self.patch_weights[order]
+        self.step_logits, self.maps = own(found.step_logits)[order], own(found.step_maps)[order]
+        self.weights = own(found.step_weights)[order]
         self.num_patches, self.steps = self.weights.shape
         self.rows = min(self.num_patches, MAX_PATCHES)
-        self.patches = [self._pixels(patch) for patch in own(found.patches)[: self.rows]]
+        self.patches = [self._pixels(patch) for patch in own(found.patches)[order[: self.rows]]]
         self.scene = self._pixels(own(found.images))
         self.boxes: list[list[float]] = []
+        image = found.pictures[index] if image is None else image
         if image is not None:
             self.scene = np.asarray(image.convert("RGB")) / 255
         if found.boxes is not None:
             height, width = found.images.shape[2:]
             scale = torch.tensor([self.scene.shape[1] / width, self.scene.shape[0] / height] * 2)
-            self.boxes = (own(found.boxes) * scale).tolist()
+            self.boxes = (own(found.boxes)[order] * scale).tolist()
 
         most = STEPS_PER_LINE if self.rows == 1 else STEPS_PER_LINE_OF_SEVERAL
         self.lines_per_patch = -(-self.steps // most)
@@ -70,6 +76,9 @@ class _Strip:
         self.cell_height = CELL * _aspect(self.patches[0])
         self.line_height = HEADING + self.cell_height + BARS + ANSWER
         lines = self.rows * self.lines_per_patch
+        if self.patch_weights is not None:  # one look at each patch: they stand in one line
+            lines, self.per_line = 1, self.rows
+            self.line_height += self.cell_height + GAP
         # On one line the two pictures stand side by side; of several, each gets half the height.
         self.stacked = lines > 1
         self.share = lines * self.line_height / 2 if self.stacked else self.line_height
@@ -79,8 +88,9 @@ class _Strip:
         self.left = MARGIN + self.slot + GUTTER
         if not self.stacked:
             self.left += self.slot + 2 * GAP
+        beside = CELL if self.patch_weights is None else MARGIN  # of a line's first map
         self.columns = [
-            self.left + CELL + 2 * GAP + step * (CELL + GAP) for step in range(self.per_line)
+            self.left + beside + 2 * GAP + step * (CELL + GAP) for step in range(self.per_line)
         ]
         self.right = self.columns[-1] + CELL
         self.sheet = Sheet(self.right + RIGHT, HEADLINE + lines * self.line_height + MARGIN)
@@ -91,11 +101,15 @@ class _Strip:
         headline = wrapped(headline, width, lines=1, per_inch=HEADLINE_PER_INCH)
         self.sheet.text(MARGIN, 0.1, headline, HUGE, ha="left", weight="bold")
         self.draw_pictures()
-        for patch in range(self.rows):
-            self.draw_patch(patch)
+        if self.patch_weights is not None:
+            self.draw_weighted_patches(self.patch_weights)
+        else:
+            for patch in range(self.rows):
+                self.draw_patch(patch)
         if self.rows < self.num_patches:
             below = self.sheet.height - MARGIN
-            note = f"the first {self.rows} of {self.num_patches} patches"
+            which = "first" if self.patch_weights is None else "heaviest"
+            note = f"the {which} {self.rows} of {self.num_patches} patches"
             self.sheet.text(self.right, below, note, ha="right", va="center", color=PALE)
         return self.sheet.figure
 
@@ -117,7 +131,10 @@ class _Strip:
                 outline(axes, self.boxes, numbered=self.num_patches > 1)
                 axes.set(xlim=(0, columns), ylim=(rows, 0))
             else:
-                overlay(axes, self.scene, self.global_map, float(self.global_map.max()))
+                overlay(
+                    axes, self.scene, self.global_map, float(self.global_map.max()),
+                    cell_offset=self.cell_offsets[0],
+                )  # fmt: skip
             self.answer(x, y + HEADING + height, logits, f"{stream}:", self.slot, LARGE)
             x, y = (x, y + self.share) if self.stacked else (x + self.slot + 2 * GAP, y)
 
@@ -143,7 +160,10 @@ class _Strip:
             for step, column in zip(steps, self.columns, strict=False):
                 sheet.text(column + CELL / 2, y + 0.03, f"step {step + 1}", LARGE, color=PALE)
                 axes = sheet.axes(column, top, CELL, self.cell_height)
-                shown = overlay(axes, self.patches[patch], self.maps[patch, step], peak)
+                shown = overlay(
+                    axes, self.patches[patch], self.maps[patch, step], peak,
+                    cell_offset=self.cell_offsets[1],
+                )  # fmt: skip
                 self.answer(column + CELL / 2, below + BARS, step_logits[step])
             sheet.bars(
                 weights[list(steps)].tolist(), self.columns, below + 0.04, BARS - 0.04,
@@ -152,6 +172,30 @@ class _Strip:
             )  # fmt: skip
             if patch == line == 0:
                 sheet.scale(shown, self.right + 0.1, top, SCALE, self.cell_height, peak)
+
+    def draw_weighted_patches(self, weights: Tensor) -> None:
+        """Show patches side by side, each with its map, its weight and its answer."""
+        sheet, top = self.sheet, HEADLINE + HEADING
+        middle, peak = top + self.cell_height + GAP, float(self.maps[: self.rows].max())
+        below = middle + self.cell_height
+        for patch, (column, color) in enumerate(zip(self.columns, PATCH_COLORS, strict=False)):
+            heading = {"color": color, "weight": "bold"}
+            sheet.text(column + CELL / 2, HEADLINE + 0.03, f"patch {patch + 1}", LARGE, **heading)
+            axes = sheet.axes(column, top, CELL, self.cell_height, color)
+            axes.imshow(self.patches[patch], aspect="auto")
+            axes = sheet.axes(column, middle, CELL, self.cell_height)
+            shown = overlay(
+                axes, self.patches[patch], self.maps[patch, 0], peak,
+                cell_offset=self.cell_offsets[1],
+            )  # fmt: skip
+            self.answer(column + CELL / 2, below + BARS, self.step_logits[patch, 0])
+        sheet.bars(
+            weights[: self.rows].tolist(), self.columns, below + 0.04, BARS - 0.04, column=CELL,
+            color=PALE, even=1 / self.num_patches, highest=float(weights[0]),
+        )  # fmt: skip
+        label: dict[str, Any] = {"ha": "right", "va": "bottom", "color": PALE}
+        sheet.text(self.columns[0] - 0.08, below + BARS - 0.03, "patch\nweight", **label)
+        sheet.scale(shown, self.right + 0.1, middle, SCALE, self.cell_height, peak)
 
     def answer(
         self, x: float, y: float, logits: Tensor, who: str = "", width: float = CELL, *size: float

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch.nn.functional as F
-from einops import rearrange
 from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
+
+from recurrent_attention.cell_offset import resample_cells
 
 INK, PALE = "#222222", "#858585"
 PATCH_COLORS = ("#4477aa", "#ee7733", "#228833", "#aa3377")  # tell apart, also colour-blind
@@ -101,7 +101,7 @@ class Sheet:
         self.text(x + width + 0.14, middle, "logits", va="center", color=PALE, rotation=90)
 
 
-def overlay(axes: Any, pixels: Any, cells: Tensor, peak: float) -> Any:
+def overlay(axes: Any, pixels: Any, cells: Tensor, peak: float, *, cell_offset: float = 0.0) -> Any:
     """Lay a map over a picture that has lost its colours.
 
     Args:
@@ -109,6 +109,7 @@ def overlay(axes: Any, pixels: Any, cells: Tensor, peak: float) -> Any:
         pixels: (h w 3) in [0, 1].
         cells: (h w) the map, of any size.
         peak: value of the strongest colour, at least 0.
+        cell_offset: how far off the middle of its tile a cell looks, in tiles.
 
     Returns:
         What matplotlib makes a colour scale of.
@@ -117,13 +118,11 @@ def overlay(axes: Any, pixels: Any, cells: Tensor, peak: float) -> Any:
     grey = np.asarray(pixels) @ np.array([0.299, 0.587, 0.114])  # luma, ITU-R BT.601
     everywhere = {"extent": (0, width, height, 0), "aspect": "auto"}
     axes.imshow(0.25 + 0.75 * grey, cmap="gray", vmin=0, vmax=1, **everywhere)
-    smooth = F.interpolate(
-        rearrange(cells, "h w -> 1 1 h w"), (height, width), mode="bilinear", align_corners=False
-    )
+    (smooth,) = resample_cells(cells[None], (height, width), cell_offset)
     colors = colormaps["plasma"](np.linspace(0.15, 0.95, 256))
     colors[:, 3] = np.linspace(0, 1, 256) ** 0.5 * 0.9  # clear where nothing is
     return axes.imshow(
-        rearrange(smooth, "1 1 h w -> h w").numpy(),
+        smooth.numpy(),
         cmap=ListedColormap(colors),
         vmin=0,
         vmax=peak if peak > 0 else 1.0,  # where nothing speaks for the class, all maps are 0

@@ -36,11 +36,13 @@ class StreamInputs(NamedTuple):
         patches: (b p 3 h w) parts of them, normalised.
         boxes: for each picture (p 4), where its patches lie, xyxy in pixels of the upright picture,
             or None where the caller gave ready patches.
+        pictures: each upright in RGB, or None where the caller gave a normalised tensor.
     """
 
     images: Tensor
     patches: Tensor
     boxes: list[Tensor | None]
+    pictures: list[Image.Image | None]
 
 
 class _Item(NamedTuple):
@@ -175,4 +177,6 @@ def _together(model: "TwoStreamClassifier", items: list[_Item]) -> StreamInputs:
             for item, boxes in zip(items, proposed, strict=True)
         ]
     patches = [item.patches.to(parameter) for item in items if item.patches is not None]
-    return StreamInputs(images, torch.stack(patches), [item.boxes for item in items])
+    boxes = [item.boxes for item in items]
+    pictures = [None if isinstance(item.source, Tensor) else item.source for item in items]
+    return StreamInputs(images, torch.stack(patches), boxes, pictures)

@@ -5,6 +5,8 @@ from einops import einsum, rearrange, reduce, repeat
 from torch import Tensor
 from torchvision.ops import box_iou, roi_align
 
+from recurrent_attention.cell_offset import resample_cells
+
 # Chosen by 5-fold cross-validation on the 1,500 training birds of benchmarks/boxes.py, see there.
 WINDOW_SIDES = (6, 8, 10)  # twentieths of the picture's side; windows have every pair of them
 AREA_EXPONENT = 0.35  # larger wants larger windows; 0.25 to 0.5 were tried
@@ -210,10 +212,7 @@ def _scores(saliency: Tensor, windows: Tensor, cell_offset: float) -> Tensor:
         # Dividing by the largest value first keeps sums of very large ones finite.
         largest = reduce(maps, "b h w -> b 1 1", "max")
         maps = maps / largest.where(largest > 0, 1)
-        height, width = maps.shape[1:]
-        rows = _resampling(height, cell_offset, maps)
-        columns = _resampling(width, cell_offset, maps)
-        grid = einsum(rows, maps, columns, "y h, b h w, x w -> b y x")
+        grid = resample_cells(maps, (GRID, GRID), cell_offset)
         steps = torch.arange(GRID, device=maps.device) + 0.5
         x0, y0, x1, y1 = rearrange(windows.to(maps), "n corners -> corners n 1")
         in_columns = ((steps > x0) & (steps < x1)).to(maps)
@@ -223,21 +222,6 @@ def _scores(saliency: Tensor, windows: Tensor, cell_offset: float) -> Tensor:
         scores: Tensor = mass / area * (area / GRID**2) ** AREA_EXPONENT
         best = reduce(scores, "b n -> b 1", "max")
         return (scores / best.where(best > 0, 1) / RESOLUTION).round()
-
-
-def _resampling(cells: int, cell_offset: float, like: Tensor) -> Tensor:
-    """Weigh the cells along one side for each step of the grid: (steps cells), rows sum to 1.
-
-    Linear interpolation between the places where cells look, averaged over a step where there are
-    more cells than steps; beyond the outermost cells their value goes on.
-    """
-    steps = torch.arange(GRID, device=like.device, dtype=like.dtype) + 0.5
-    position = (steps / GRID * cells - 0.5 - cell_offset).clamp(0, cells - 1)
-    index = torch.arange(cells, device=like.device, dtype=like.dtype)
-    distance = (rearrange(position, "steps -> steps 1") - index).abs()
-    weights = (1 - distance / max(cells / GRID, 1)).clamp(min=0)
-    total: Tensor = reduce(weights, "steps cells -> steps 1", "sum")
-    return weights / total
 
 
 def _check_shape(name: str, tensor: Tensor, wanted: str) -> None:

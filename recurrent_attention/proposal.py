@@ -6,6 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.cell_offset import measure_cell_offset
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.patches import propose_boxes, saliency
@@ -79,7 +80,24 @@ def cell_offset(model: "TwoStreamClassifier") -> float:
     Returns:
         The offset in tiles, as in `propose_boxes`.
     """
-    backbone = model.global_backbone
-    large = max(model.image_size, CELLS_TO_MEASURE * backbone.reduction)
-    side = model.image_size if backbone.fixed_size else large
+    return _offset_of(model.global_backbone, model.image_size)
+
+
+def local_cell_offset(model: "TwoStreamClassifier") -> float:
+    """Measure the same of the local stream's map.
+
+    Args:
+        model: whose local backbone to measure, if it is of another architecture.
+
+    Returns:
+        The offset in tiles of a patch.
+    """
+    if model.local_backbone.name == model.global_backbone.name:
+        return model.cell_offset
+    return _offset_of(model.local_backbone, model.patch_size)
+
+
+def _offset_of(backbone: FeatureBackbone, size: int) -> float:
+    large = max(size, CELLS_TO_MEASURE * backbone.reduction)
+    side = size if backbone.fixed_size else large
     return measure_cell_offset(backbone, side, in_chans=backbone.in_chans)

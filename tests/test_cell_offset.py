@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from recurrent_attention import FeatureBackbone
-from recurrent_attention.cell_offset import measure_cell_offset
+from recurrent_attention.cell_offset import measure_cell_offset, resample_cells
 
 
 class Shifted(nn.Module):
@@ -87,3 +87,37 @@ def test_a_map_without_a_gradient(weight, energy):
         "Expected the map of `backbone` to depend on the image and to be finite, but its gradient "
         f"has energy {energy}."
     )
+
+
+@pytest.mark.parametrize("offset", [-0.5, 0.0, 0.5])
+@pytest.mark.parametrize("steps", [3, 8, 40])
+def test_cells_are_laid_where_they_look(offset, steps):
+    """Against plain loops over steps and cells, both axes."""
+    maps = torch.rand(2, 7, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = resample_cells(maps, (steps, steps + 1), offset)
+
+    def weights(cells, count):
+        rows = []
+        for step in range(count):
+            position = min(max((step + 0.5) / count * cells - 0.5 - offset, 0), cells - 1)
+            reach = max(cells / count, 1)
+            row = [max(1 - abs(position - cell) / reach, 0) for cell in range(cells)]
+            rows.append([value / sum(row) for value in row])
+        return rows
+
+    down, across = weights(7, steps), weights(4, steps + 1)
+    for b in range(2):
+        for y in range(steps):
+            for x in range(steps + 1):
+                expected = sum(
+                    down[y][i] * across[x][j] * float(maps[b, i, j])
+                    for i in range(7)
+                    for j in range(4)
+                )
+                assert float(found[b, y, x]) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_backbone_built_in_inference_mode():
+    with torch.inference_mode():
+        backbone = FeatureBackbone("mobilenetv2_050", img_size=320)
+    assert measure_cell_offset(backbone, 320) == -0.5

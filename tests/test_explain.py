@@ -462,13 +462,6 @@ def test_a_name_without_names():
     ("images", "patches", "boxes", "message"),
     [
         (
-            torch.zeros(3, 64, 64),
-            torch.zeros(3, 3, 64, 64),
-            None,
-            "Expected `images` to have shape (b, 3, h, w), but got (3, 64, 64). Add a batch axis: "
-            "images[None].",
-        ),
-        (
             torch.zeros(2, 3, 64, 64),
             torch.zeros(3, 64, 64),
             torch.zeros(2, 1, 4),

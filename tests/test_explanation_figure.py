@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from matplotlib import rcParams
 from PIL import Image
 
 from recurrent_attention import Explanation
+from recurrent_attention.cell_offset import resample_cells
 from recurrent_attention.figure_sheet import readable, wrapped
 
 NAMES = (
@@ -32,6 +34,7 @@ def explanation(steps=4, patches=1, *, batch=2, channels=3, size=(40, 40), names
         step_maps=peak * rand(batch, patches, steps, 3, 3),
         global_map=peak * rand(batch, 4, 4),
         step_weights=(2 * rand(batch, patches, steps)).softmax(-1),
+        patch_weights=None,
         step_logits=3 * rand(batch, patches, steps, 5),
         logits=3 * rand(batch, 5),
         global_logits=3 * rand(batch, 5),
@@ -40,6 +43,8 @@ def explanation(steps=4, patches=1, *, batch=2, channels=3, size=(40, 40), names
         images=rand(batch, channels, *size),
         patches=rand(batch, patches, channels, 24, 24),
         boxes=torch.cat([corners, corners + 15], dim=-1),
+        pictures=(None,) * batch,
+        cell_offsets=lambda: (-0.5, 0.0),
         class_names=names,
         mean=(0.5,) * channels,
         std=(0.5,) * channels,
@@ -112,6 +117,34 @@ def test_it_says_what_each_step_would_answer_and_its_weight():
         s.startswith("all steps:") and s.endswith(f"{100 * together.max():.0f} %") for s in said
     )
     assert "1/4" in said
+
+
+def weighted(patches):
+    """One look at each patch, weighted; the last is the heaviest."""
+    weights = torch.arange(1.0, patches + 1).expand(2, -1)
+    return replace(explanation(1, patches), patch_weights=weights / weights.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("patches", [1, 2, 4, 6])
+def test_weighted_patches_stand_side_by_side_heaviest_first(patches):
+    found = weighted(patches)
+    figure = found.figure()
+    said, shown = words(figure), min(patches, 4)
+    maps = [axes for axes in figure.axes if len(axes.images) == 2][1:]  # the first is the global
+    assert len(maps) == shown
+    assert len({round(axes.bbox.y0) for axes in maps}) == 1
+    for place, axes in enumerate(sorted(maps, key=lambda axes: axes.bbox.x0)):
+        number = patches - 1 - place
+        (cells,) = resample_cells(found.step_maps[0, number], (24, 24), 0.0)
+        torch.testing.assert_close(torch.from_numpy(np.array(axes.images[1].get_array())), cells)
+        assert f"{100 * found.patch_weights[0, number]:.0f} %" in said
+    assert (f"the heaviest 4 of {patches} patches" in said) == (patches > 4)
+    assert not any("step" in text for text in said)
+    places = [text.get_window_extent() for text in texts(figure) if text.axes is None]
+    for i, one in enumerate(places):
+        for other in places[:i]:
+            overlap = one.intersection(one, other)
+            assert overlap is None or min(overlap.width, overlap.height) < 1
 
 
 def test_maps_share_one_scale_and_bars_stand_under_them():

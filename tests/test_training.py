@@ -281,7 +281,7 @@ def test_a_cut_off_fill_leaves_no_half_file(colored_pictures, tmp_path, monkeypa
         path.write_bytes(b"half a file")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("recurrent_attention.training.features.save_file", cut_off)
+    monkeypatch.setattr("recurrent_attention.training.feature_store.save_file", cut_off)
     with pytest.raises(OSError, match="no space"):
         store.add(keys[2:], torch.ones(1, 4))
     again = FeatureStore(tmp_path)

@@ -8,7 +8,7 @@ from recurrent_attention.data.boxes import (
 )
 from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.folder import PictureFolder
-from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.data.pictures import Pictures, pictures_under
 from recurrent_attention.data.synthetic import SyntheticBirds
 from recurrent_attention.data.two_stream import TwoStreamDataset, TwoStreamSample
 from recurrent_attention.reading import open_picture
@@ -22,6 +22,7 @@ __all__ = [
     "TwoStreamSample",
     "find_patch_files",
     "open_picture",
+    "pictures_under",
     "read_boxes",
     "read_patch_file",
     "write_boxes",

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from recurrent_attention.data.pictures import PICTURE_SUFFIXES, Pictures
+from recurrent_attention.data.pictures import Pictures, pictures_under
 
 
 class PictureFolder(Pictures):
@@ -35,7 +35,7 @@ class PictureFolder(Pictures):
             raise FileNotFoundError(
                 f"Expected a folder with one folder for each class at {root}, but there is none."
             )
-        by_class = {folder.name: _pictures_under(folder) for folder in _visible(root)}
+        by_class = {folder.name: pictures_under(folder) for folder in _visible(root)}
         by_class = {name: files for name, files in by_class.items() if files}
         if not by_class:
             found = ", ".join(entry.name for entry in sorted(root.iterdir())[:5]) or "nothing"
@@ -61,11 +61,3 @@ class PictureFolder(Pictures):
 
 def _visible(root: Path) -> list[Path]:
     return [entry for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."]
-
-
-def _pictures_under(folder: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."
-    )

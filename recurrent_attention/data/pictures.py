@@ -111,3 +111,19 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
             held_out.update(members[i] for i in order[: min(wanted, len(members) - 1)])
         kept = [index for index in range(len(self)) if index not in held_out]
         return self.subset(kept), self.subset(sorted(held_out))
+
+
+def pictures_under(folder: str | Path) -> list[Path]:
+    """List the picture files in a folder, at any depth, sorted; hidden ones are left out.
+
+    Args:
+        folder: where to look.
+
+    Returns:
+        Paths that begin with `folder`.
+    """
+    return sorted(
+        file
+        for file in Path(folder).rglob("*")
+        if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."
+    )

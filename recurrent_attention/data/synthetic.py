@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from recurrent_attention.data.birds.writer import ARGUMENTS_FILE, write_synthetic_birds
+from recurrent_attention.data.birds.writer import ARGUMENTS_FILE, EDITION, write_synthetic_birds
 from recurrent_attention.data.cub import CUB200
 
 
@@ -59,8 +59,8 @@ class SyntheticBirds(CUB200):
         }
         if (root / ARGUMENTS_FILE).is_file():
             drawn = json.loads((root / ARGUMENTS_FILE).read_text(encoding="utf-8"))
-            other = {name: (drawn.get(name), arguments[name]) for name in arguments}
-            for name, (found, wanted) in other.items():
+            for name, wanted in (*arguments.items(), ("edition", EDITION)):
+                found = drawn.get(name)
                 if found != wanted:
                     raise FileExistsError(
                         f"Expected {root} to hold birds drawn with {name}={wanted}, but it holds "

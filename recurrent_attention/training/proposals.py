@@ -169,7 +169,12 @@ def _views(
     device = next(model.parameters()).device
     count = PICTURES_PER_PASS_CPU if device.type == "cpu" else PICTURES_PER_PASS
     data = _Whole(model, pictures, indices, side)
-    loader: DataLoader[Any] = DataLoader(data, count, num_workers=num_workers)
+    loader: DataLoader[Any] = DataLoader(
+        data,
+        count,
+        num_workers=num_workers,
+        generator=torch.Generator(),  # draws a seed from it
+    )
     with tqdm(
         total=len(indices), desc=description, unit="picture", disable=not progress or not indices
     ) as bar:

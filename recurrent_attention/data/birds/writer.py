@@ -45,6 +45,9 @@ _EPITHETS = {
 ARGUMENTS_FILE = "synthetic.json"
 """Keeps what a folder was drawn with, so that no other set is taken for it."""
 
+EDITION = 2
+"""Of the drawings: raised when the same arguments give other pictures."""
+
 
 class _Sheet(NamedTuple):
     """One picture of the data set: where it lies and how it is drawn."""
@@ -130,6 +133,7 @@ def write_synthetic_birds(
             "picture_size": picture_size,
             "boxes_per_picture": boxes_per_picture,
             "seed": seed,
+            "edition": EDITION,
         }
         (unfinished / ARGUMENTS_FILE).write_text(json.dumps(arguments) + "\n", encoding="utf-8")
         if root.exists():
