@@ -22,6 +22,7 @@ from recurrent_attention import FeatureBackbone, patches
 from recurrent_attention.cell_offset import measure_cell_offset
 from recurrent_attention.data import CUB200, TwoStreamDataset, find_patch_files, read_patch_file
 from recurrent_attention.patches import propose_boxes, saliency
+from recurrent_attention.proposal import boxes_of_saliency
 
 HEAD = ("beak", "crown", "forehead", "left eye", "right eye")  # gives the .71 of the authors' boxes
 FOLDS = 5
@@ -147,7 +148,12 @@ def print_variations(truth: Truth, cell_logits: Tensor, norm: Tensor, offset: fl
         *((f"area exponent {e}", ours, {"AREA_EXPONENT": e}, {}) for e in (0.25, 0.3, 0.4, 0.5)),
         *((f"IoU threshold {t}", ours, {}, {"iou_threshold": t}) for t in (0.2, 0.3, 0.5, 0.6)),
         *(
-            (f"sides {', '.join(f'{5 * s} %' for s in sides)}", ours, {"WINDOW_SIDES": sides}, {})
+            (
+                f"sides {', '.join(f'{5 * s} %' for s in sides)}",
+                ours,
+                {},
+                {"window_sides": [s / 20 for s in sides]},
+            )
             for sides in ((5, 7, 10), (6, 8), (7, 8, 9), (6, 7, 8, 9, 10), (5, 6, 8, 10, 12))
         ),
     ]
@@ -155,7 +161,6 @@ def print_variations(truth: Truth, cell_logits: Tensor, norm: Tensor, offset: fl
         with ExitStack() as stack:
             for constant, value in constants.items():
                 stack.enter_context(patch.object(patches, constant, value))
-            stack.enter_context(patch.object(patches, "_WINDOWS", patches._list_windows()))
             options = {"cell_offset": offset} | options
             boxes = propose_boxes(where, 1, num_boxes=NUM_BOXES, **options)
         print(truth.row(name, boxes), flush=True)
@@ -218,7 +223,10 @@ def main() -> None:
         print(truth.row(name, boxes))
     options = {"num_boxes": NUM_BOXES, "cell_offset": offset}
     print(truth.row("L2 norm of the map, our windows", propose_boxes(norm, 1, **options)))
-    print(truth.row("ours", propose_boxes(saliency(cell_logits), 1, **options)), flush=True)
+    ours = saliency(cell_logits)
+    print(truth.row("ours", propose_boxes(ours, 1, **options)), flush=True)
+    with_wide = boxes_of_saliency(ours, (1, 1), NUM_BOXES, offset)
+    print(truth.row("ours, the last three wide (the default)", with_wide), flush=True)
     if args.validate:
         print_variations(truth, cell_logits, norm, offset)
 

@@ -58,38 +58,43 @@ DRAWN = {
     "image_size": 64,
     "patch_size": 64,
     "patch_weighting": "equal",
+    "fusion_weight": 1.0,
     "hidden_size": 128,
-    "epochs": 26,
+    "epochs": 34,
     "train_patches": 2,
     "num_patches": 10,
-    "lr": 3e-3,
-    "head_lr": 5e-3,
+    "lr": 1.5e-3,
+    "head_lr": 2e-3,
     "label_smoothing": 0.0,
     "num_steps": 4,
     "batch_size": 16,
+    "warmup_epochs": 2.0,
     "weight_decay": 0.05,
 }
 REAL = {
     "backbone": "vgg19",
     "image_size": 448,
     "patch_size": 224,
-    "patch_weighting": "learned",
+    "patch_weighting": "linear",
+    "fusion_weight": 2.0,
     "hidden_size": 512,
     "epochs": 15,
-    "train_patches": 4,
+    "train_patches": 10,
     "num_patches": 10,
     "lr": 1e-4,
-    "head_lr": 1e-3,
+    "head_lr": 2e-3,
     "label_smoothing": 0.1,
     "num_steps": 10,
     "batch_size": 32,
     "weight_decay": 0.05,
+    "warmup_epochs": 1.0,
 }
 PAPER = {
     "backbone": "vgg19",
     "image_size": 448,
     "patch_size": 224,
     "patch_weighting": "equal",
+    "fusion_weight": 1.0,
     "hidden_size": 512,
     "epochs": 90,
     "train_patches": 1,
@@ -100,6 +105,7 @@ PAPER = {
     "num_steps": 10,
     "batch_size": 32,
     "weight_decay": 0.0005,
+    "warmup_epochs": 0.0,
 }
 
 
@@ -123,9 +129,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--patch-weighting",
-        choices=["equal", "learned"],
-        help=f"equal: T looks at each patch, as in the paper; learned: one look at each, weighted "
-        f"{default('patch_weighting')}",
+        choices=["equal", "linear", "recurrent"],
+        help="equal: T looks at each patch, as in the paper; linear, recurrent: one look at each, "
+        f"weighted by a learned score {default('patch_weighting')}",
     )
     add(
         "--protocol",
@@ -144,6 +150,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         "--freeze",
         action="store_true",
         help="train the heads only, on cached features (default: fine-tune all)",
+    )
+    add(
+        "--fusion-weight",
+        type=float,
+        help=f"of the local logits in the sum {default('fusion_weight')}",
     )
     add("--epochs", type=int, help=default("epochs"))
     add("--batch-size", type=int, help=default("batch_size"))
@@ -164,6 +175,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--lr", type=float, help=f"learning rate of the backbones {default('lr')}")
     add("--head-lr", type=float, help=f"learning rate of new layers {default('head_lr')}")
     add("--weight-decay", type=float, help=default("weight_decay"))
+    add("--warmup-epochs", type=float, help=default("warmup_epochs"))
     add("--label-smoothing", type=float, help=default("label_smoothing"))
     add(
         "--pictures-per-class",
@@ -276,6 +288,7 @@ def build_model(args: argparse.Namespace, class_names: tuple[str, ...]) -> TwoSt
         hidden_size=args.hidden_size,
         num_steps=args.num_steps,
         patch_weighting=args.patch_weighting,
+        fusion_weight=args.fusion_weight,
         global_head="conv" if args.protocol == "paper" else "linear",
         class_names=class_names,
     )
@@ -295,6 +308,7 @@ def build_recipe(args: argparse.Namespace) -> Recipe:
         lr=args.lr,
         head_lr=args.head_lr,
         weight_decay=args.weight_decay,
+        warmup_epochs=args.warmup_epochs,
         label_smoothing=args.label_smoothing,
         freeze=args.freeze,
         precision=args.precision,

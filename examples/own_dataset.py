@@ -58,7 +58,7 @@ def main(arguments: list[str] | None = None) -> Path:
         image_size=args.image_size,
         patch_size=args.patch_size,
         num_patches=NUM_PATCHES,
-        patch_weighting="learned",
+        patch_weighting="linear",
         class_names=pictures.class_names,
     )
 

@@ -7,7 +7,7 @@ import torch
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
-from recurrent_attention.attention import RecurrentRefinedAttention
+from recurrent_attention.attention import RefinedAttentionOutput
 
 GLOBAL_CONV_CHANNELS = 1024  # of the two 1x1 convolutions in the authors' code
 
@@ -50,6 +50,24 @@ def classifier(channels: int, num_classes: int) -> nn.Linear:
     return linear
 
 
+class LinearAttention(nn.Module):
+    """Weigh features by a softmax over a linear score of each: attention without recurrence.
+
+    Args:
+        channels: c.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scorer = nn.Linear(channels, 1)
+
+    def forward(self, features: Tensor) -> RefinedAttentionOutput:
+        """Weigh features (b t c), which are the states as well."""
+        weights = rearrange(self.scorer(features), "b t 1 -> b t").softmax(dim=1)
+        pooled = einsum(weights, features, "b t, b t c -> b c")
+        return RefinedAttentionOutput(pooled, features, weights)
+
+
 class Looks(NamedTuple):
     """What the local stream found in b images' p patches, in t looks at each.
 
@@ -72,12 +90,12 @@ class Looks(NamedTuple):
 
 
 def look_repeatedly(
-    attention: RecurrentRefinedAttention, classify: Callable[[Tensor], Tensor], features: Tensor
+    attention: nn.Module, classify: Callable[[Tensor], Tensor], features: Tensor
 ) -> Looks:
     """Look at each patch for T steps and classify the states, as the paper does.
 
     Args:
-        attention: its states are classified.
+        attention: `RecurrentRefinedAttention`, whose states are classified.
         classify: (... d) to (... k).
         features: (b p c h w), or (b p c).
 
@@ -94,7 +112,7 @@ def look_repeatedly(
 
 
 def weigh_patches(
-    attention: RecurrentRefinedAttention, classify: Callable[[Tensor], Tensor], features: Tensor
+    attention: nn.Module, classify: Callable[[Tensor], Tensor], features: Tensor
 ) -> Looks:
     r"""Take the patches as the steps, and classify their features, weighted by the attention.
 
@@ -103,7 +121,8 @@ def weigh_patches(
     are weighted are the features, not the states, which only decide on the weights.
 
     Args:
-        attention: its weights over the patches are used.
+        attention: (b p c) to its weights over the patches: `LinearAttention`, or
+            `RecurrentRefinedAttention` with the patches as its steps.
         classify: (... c) to (... k).
         features: (b p c h w), or (b p c), best patch first.
 

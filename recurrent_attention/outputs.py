@@ -14,8 +14,8 @@ class TwoStreamOutput(NamedTuple):
         local_logits: (b k) of the patches, averaged over p, or weighted by `patch_weights`.
         step_logits: (b p t k) what each look at each patch would answer by itself.
         step_weights: (b p t) the temporal attention; sums to 1 over t.
-        patch_weights: (b p) the learned attention over the patches, sums to 1 over p, with
-            `patch_weighting="learned"` (t is 1 then); None where patches count alike.
+        patch_weights: (b p) the learned attention over the patches, sums to 1 over p (t is 1 then);
+            None with `patch_weighting="equal"`.
         boxes: (b p 4) xyxy in pixels of the images, where the model proposed its own patches, best
             first; None where patches were given.
     """

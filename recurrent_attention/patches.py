@@ -1,5 +1,7 @@
 """Patches without labels: where the global stream looks, boxes there, and their pixels."""
 
+from collections.abc import Sequence
+
 import torch
 from einops import einsum, rearrange, reduce, repeat
 from torch import Tensor
@@ -8,7 +10,8 @@ from torchvision.ops import box_iou, roi_align
 from recurrent_attention.cell_offset import resample_cells
 
 # Chosen by 5-fold cross-validation on the 1,500 training birds of benchmarks/boxes.py, see there.
-WINDOW_SIDES = (6, 8, 10)  # twentieths of the picture's side; windows have every pair of them
+WINDOW_SIDES = (0.3, 0.4, 0.5)  # shares of the picture's side; windows have every pair of them
+WIDE_SIDES = (0.5, 0.6, 0.7)  # for patches that show the whole of a thing
 AREA_EXPONENT = 0.35  # larger wants larger windows; 0.25 to 0.5 were tried
 IOU_THRESHOLD = 0.4  # 0.5 keeps ten boxes closer to the bird, 0.3 covers more of its parts
 
@@ -64,11 +67,12 @@ def propose_boxes(
     num_boxes: int,
     iou_threshold: float = IOU_THRESHOLD,
     cell_offset: float = 0.0,
+    window_sides: Sequence[float] = WINDOW_SIDES,
 ) -> Tensor:
     """Find the parts of an image that hold the most saliency for their size.
 
-    Windows of nine shapes (`WINDOW_SIDES`), in shares of the image whatever the map's size, are
-    placed all over it and scored by
+    Windows of nine shapes (each pair of `window_sides`), in shares of the image whatever the map's
+    size, are placed all over it and scored by
 
         score = (mean saliency inside) * (area) ^ AREA_EXPONENT
 
@@ -80,11 +84,12 @@ def propose_boxes(
     Args:
         saliency: (b h w) finite, at least 0, any unit, h and w at least 1.
         image_size: of the images that the boxes are for, in pixels: a side, or (height, width).
-        num_boxes: p, at most 1521, the number of windows.
+        num_boxes: p, at most the number of windows, 1521 for the default sides.
         iou_threshold: in [0, 1]: the largest intersection over union of two boxes of a round.
         cell_offset: in [-1, 1]: how far right and down of the middle of its tile of the image each
             cell looks, as a share of the tile. `measure_cell_offset` tells; padded convolutions of
             stride 2 make it -0.5 in most of the convolutional networks.
+        window_sides: shares of the image's sides in (0, 1], multiples of 0.05.
 
     Returns:
         (b p 4) xyxy in pixels, inside the image, best first, without gradient, on the device of
@@ -102,7 +107,10 @@ def propose_boxes(
     """
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     _check_shape("saliency", saliency, "(b, h, w)")
-    _check_request(height, width, num_boxes, iou_threshold, cell_offset)
+    steps = _steps_of(window_sides)
+    windows = _WINDOWS[steps] if steps in _WINDOWS else _list_windows(steps)
+    windows = windows.to(saliency.device)
+    _check_request(height, width, num_boxes, len(windows), iou_threshold, cell_offset)
     if not torch.compiler.is_compiling():  # a compiled graph cannot look at values
         valid = saliency.isfinite() & (saliency >= 0)
         if not bool(valid.all()):
@@ -110,7 +118,6 @@ def propose_boxes(
                 "Expected `saliency` to be finite and at least 0, but got "
                 f"{float(saliency[~valid][0])}. Is the model's output finite?"
             )
-    windows = _WINDOWS.to(saliency.device)
     scores = _scores(saliency, windows, cell_offset)
     taken = torch.zeros_like(scores, dtype=torch.bool)
     left_out = taken
@@ -122,8 +129,8 @@ def propose_boxes(
         left_out = left_out | (box_iou(windows[pick[:, 0]], windows) > iou_threshold)
         picks.append(pick)
     # Steps times pixels first: that is exact, so that the last step ends at the edge, not beyond.
-    steps = windows[torch.cat(picks, dim=1)]
-    return steps * steps.new_tensor([width, height, width, height]) / GRID
+    found = windows[torch.cat(picks, dim=1)]
+    return found * found.new_tensor([width, height, width, height]) / GRID
 
 
 def crop_patches(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
@@ -184,12 +191,24 @@ def crop_patches(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
     return rearrange(flat.to(images.dtype), "(b p) c h w -> b p c h w", p=boxes.shape[1])
 
 
-def _list_windows() -> Tensor:
+def _steps_of(sides: Sequence[float]) -> tuple[int, ...]:
+    """Count the sides of windows in steps of the grid."""
+    steps = tuple(round(side * GRID) for side in sides)
+    exact = all(abs(side * GRID - count) < 1e-6 for side, count in zip(sides, steps, strict=True))
+    if not steps or not exact or not all(1 <= count <= GRID for count in steps):
+        raise ValueError(
+            f"Expected `window_sides` to be shares in (0, 1], multiples of {1 / GRID}, but got "
+            f"{tuple(sides)}."
+        )
+    return steps
+
+
+def _list_windows(sides: tuple[int, ...]) -> Tensor:
     """List the windows (n 4), xyxy in steps of the grid, in the order in which ties are broken."""
     windows = [
         (x, y, x + width, y + height)
-        for width in WINDOW_SIDES
-        for height in WINDOW_SIDES
+        for width in sides
+        for height in sides
         for y in range(GRID - height + 1)
         for x in range(GRID - width + 1)
     ]
@@ -202,7 +221,7 @@ def _list_windows() -> Tensor:
     return torch.tensor(sorted(windows, key=preference), device="cpu", dtype=torch.float32)
 
 
-_WINDOWS = _list_windows()
+_WINDOWS = {steps: _list_windows(steps) for steps in map(_steps_of, (WINDOW_SIDES, WIDE_SIDES))}
 
 
 def _scores(saliency: Tensor, windows: Tensor, cell_offset: float) -> Tensor:
@@ -241,16 +260,21 @@ def _check_shape(name: str, tensor: Tensor, wanted: str) -> None:
 
 
 def _check_request(
-    height: int, width: int, num_boxes: int, iou_threshold: float, cell_offset: float
+    height: int,
+    width: int,
+    num_boxes: int,
+    most: int,
+    iou_threshold: float,
+    cell_offset: float,
 ) -> None:
     if height < 1 or width < 1:
         raise ValueError(
             "Expected `image_size` to be a side or (height, width) of at least 1 pixel, but got "
             f"{(height, width)}."
         )
-    if not 1 <= num_boxes <= len(_WINDOWS):
+    if not 1 <= num_boxes <= most:
         raise ValueError(
-            f"Expected `num_boxes` to be from 1 to {len(_WINDOWS)}, the number of windows, but got "
+            f"Expected `num_boxes` to be from 1 to {most}, the number of windows, but got "
             f"{num_boxes}."
         )
     if not 0 <= iou_threshold <= 1:

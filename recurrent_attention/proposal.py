@@ -9,7 +9,7 @@ from torch import Tensor
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.cell_offset import measure_cell_offset
 from recurrent_attention.modes import eval_mode
-from recurrent_attention.patches import propose_boxes, saliency
+from recurrent_attention.patches import WIDE_SIDES, WINDOW_SIDES, propose_boxes, saliency
 
 if TYPE_CHECKING:
     from recurrent_attention.classifier import TwoStreamClassifier
@@ -47,12 +47,40 @@ def boxes_of_map(model: "TwoStreamClassifier", global_map: Tensor, images: Tenso
     """
     cells = global_map if model.global_convs is None else model.global_convs(global_map)
     cell_logits: Tensor = model.global_head(rearrange(cells, "b c h w -> b h w c"))
-    return propose_boxes(
+    return boxes_of_saliency(
         saliency(rearrange(cell_logits, "b h w k -> b k h w")),
         (images.shape[2], images.shape[3]),
-        num_boxes=model.num_patches,
-        cell_offset=model.cell_offset,
+        model.num_patches,
+        model.cell_offset,
     )
+
+
+def boxes_of_saliency(
+    salient: Tensor, image_size: tuple[int, int], num_patches: int, cell_offset: float
+) -> Tensor:
+    """Propose parts, and of many boxes the last three in ten wide, to show the whole of a thing.
+
+    On real birds that took the local stream from 75 % to 78 %, and both from 76 % to 77 % (ten
+    boxes, cross-validated; docs/results.md).
+
+    Args:
+        salient: (b h w) as in `propose_boxes`.
+        image_size: (height, width) in pixels.
+        num_patches: p; the boxes of up to three patches are all small.
+        cell_offset: as in `propose_boxes`.
+
+    Returns:
+        (b p 4) xyxy in pixels: the small ones best first, then the wide ones best first.
+    """
+    wide = 3 * num_patches // 10
+    boxes = [
+        propose_boxes(
+            salient, image_size, num_boxes=count, cell_offset=cell_offset, window_sides=sides
+        )
+        for count, sides in ((num_patches - wide, WINDOW_SIDES), (wide, WIDE_SIDES))
+        if count
+    ]
+    return torch.cat(boxes, dim=1)
 
 
 def proposal_size(model: "TwoStreamClassifier") -> int:

@@ -297,7 +297,7 @@ def test_wrong_channels_and_integers_are_refused():
         ),
         (
             {"global_head": "mlp"},
-            "Expected `global_head` to be 'linear' or 'conv', but got 'mlp'.",
+            "Expected `global_head` to be one of linear, conv, but got 'mlp'.",
         ),
     ],
 )

@@ -78,7 +78,7 @@ def test_boxes_of_a_picture_are_in_its_pixels():
 
 
 def test_weighted_patches(tmp_path):
-    model = make(patch_weighting="learned")
+    model = make(patch_weighting="linear")
     found = model.explain([photo(1, (50, 70)), photo(2, (64, 64))])
     assert found.patch_weights.shape == (2, 2)
     found.save(tmp_path / "look.png", 1)

@@ -8,11 +8,13 @@ import torch
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 
+WAYS = ["linear", "recurrent"]
 
-def make(**kwargs):
+
+def make(way="recurrent", **kwargs):
     torch.manual_seed(0)
     sizes = {"image_size": 64, "patch_size": 32, "hidden_size": 16, "num_steps": 3} | kwargs
-    return TwoStreamClassifier("test_resnet", 5, patch_weighting="learned", **sizes).double().eval()
+    return TwoStreamClassifier("test_resnet", 5, patch_weighting=way, **sizes).double().eval()
 
 
 def features(patches=4):
@@ -24,12 +26,12 @@ def features(patches=4):
     )
 
 
-def test_against_loops():
-    model = make(fusion_weight=0.5)
+@pytest.mark.parametrize("way", WAYS)
+def test_against_loops(way):
+    model = make(way, fusion_weight=0.5)
     seen = features()
     with torch.no_grad():
         output = model.classify(seen)
-        lstm = model.attention.to_lstm()
         weight, bias = model.attention.scorer.weight[0].tolist(), model.attention.scorer.bias.item()
         matrix, offset = model.local_head.weight.tolist(), model.local_head.bias.tolist()
         for image in range(3):
@@ -37,7 +39,10 @@ def test_against_loops():
                 [seen.local_features[image, p, c].sum().item() / 4 for c in range(96)]
                 for p in range(4)
             ]
-            states = lstm(torch.tensor([pooled], dtype=torch.float64))[0][0].tolist()
+            states = pooled
+            if way == "recurrent":
+                lstm = model.attention.to_lstm()
+                states = lstm(torch.tensor([pooled], dtype=torch.float64))[0][0].tolist()
             scores = [
                 sum(w * s for w, s in zip(weight, state, strict=True)) + bias for state in states
             ]
@@ -68,24 +73,27 @@ def test_equal_patches_have_no_weights_of_their_own():
     assert model.classify(TwoStreamFeatures(*(f.float() for f in features()))).patch_weights is None
 
 
-def test_the_loss_is_that_of_the_weighted_patches():
+def test_the_loss_is_that_of_the_weighted_patches_and_half_that_of_each():
     generator = torch.Generator().manual_seed(0)
     global_logits = torch.randn(2, 3, generator=generator, dtype=torch.float64)
     local_logits = torch.randn(2, 3, generator=generator, dtype=torch.float64)
-    unused = torch.full((2, 4, 1, 3), math.nan)
+    patch_logits = torch.randn(2, 4, 1, 3, generator=generator, dtype=torch.float64)
+    unused, ones = torch.full((2, 3), math.nan), torch.ones(2, 4, 1, dtype=torch.float64)
     output = TwoStreamOutput(
-        unused, global_logits, local_logits, unused, unused, torch.full((2, 4), 0.25)
+        unused, global_logits, local_logits, patch_logits, ones, torch.full((2, 4), 0.25)
     )
     got = TwoStreamLoss(local_weight=0.3)(output, torch.tensor([0, 2])).item()
     expected = 0.0
-    for weight, logits in ((1.0, global_logits), (0.3, local_logits)):
+    each = [(0.3 * 0.5 / 4, patch_logits[:, patch, 0]) for patch in range(4)]
+    for weight, logits in ((1.0, global_logits), (0.3, local_logits), *each):
         for row, target in zip(logits.tolist(), (0, 2), strict=True):
             expected -= weight / 2 * (row[target] - math.log(sum(math.exp(v) for v in row)))
     assert got == pytest.approx(expected, abs=1e-10)
 
 
-def test_every_parameter_learns_to_weigh():
-    model = make().train()
+@pytest.mark.parametrize("way", WAYS)
+def test_every_parameter_learns_to_weigh(way):
+    model = make(way).train()
     images, patches = torch.randn(3, 3, 64, 64), torch.randn(3, 4, 3, 32, 32)
     output = model(images.double(), patches.double())
     TwoStreamLoss()(output, torch.tensor([0, 1, 2])).backward()
@@ -93,8 +101,9 @@ def test_every_parameter_learns_to_weigh():
     assert model.attention.scorer.weight.grad.abs().max() > 0
 
 
-def test_saved_and_loaded(tmp_path):
-    model = make(num_patches=4).float()
+@pytest.mark.parametrize("way", WAYS)
+def test_saved_and_loaded(tmp_path, way):
+    model = make(way, num_patches=4).float()
     model.save_pretrained(tmp_path)
     loaded = TwoStreamClassifier.from_pretrained(tmp_path).eval()
     seen = TwoStreamFeatures(*(f.float() for f in features()))
@@ -102,15 +111,16 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_unknown_weighting():
-    message = "Expected `patch_weighting` to be 'equal' or 'learned', but got 'best'."
+    message = "Expected `patch_weighting` to be one of equal, linear, recurrent, but got 'best'."
     with pytest.raises(ValueError) as caught:
         TwoStreamClassifier("test_resnet", 5, patch_weighting="best")
     assert str(caught.value) == message
 
 
-def test_explained_patch_by_patch():
+@pytest.mark.parametrize("way", WAYS)
+def test_explained_patch_by_patch(way):
     """One look at each patch: its map speaks for the target in the answer of that patch alone."""
-    model = make().float()
+    model = make(way).float()
     images, patches = torch.randn(2, 3, 64, 64), torch.randn(2, 4, 3, 32, 32)
     found = model.explain(images, patches, target=1)
     maps = model.encode(images, patches).local_features

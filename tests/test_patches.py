@@ -505,3 +505,18 @@ def test_bad_boxes(box):
         "Expected box 1 of image 1 to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside its "
         f"12 x 9 pixels, but got {box}."
     )
+
+
+@pytest.mark.parametrize("sides", [(), (0.33,), (0.0, 0.5), (1.05,)])
+def test_window_sides_are_steps_of_the_grid(sides):
+    with pytest.raises(ValueError) as caught:
+        propose_boxes(torch.rand(1, 4, 4), 64, num_boxes=1, window_sides=sides)
+    assert str(caught.value) == (
+        f"Expected `window_sides` to be shares in (0, 1], multiples of 0.05, but got {sides}."
+    )
+
+
+def test_windows_of_other_sides():
+    boxes = propose_boxes(torch.rand(1, 4, 4), 100, num_boxes=9, window_sides=(0.55, 1.0))
+    sides = {round(side) for box in boxes[0] for side in (box[2:] - box[:2]).tolist()}
+    assert sides == {55, 100}

@@ -9,6 +9,8 @@ from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset, read_boxes, write_boxes
+from recurrent_attention.patches import propose_boxes
+from recurrent_attention.proposal import boxes_of_saliency
 from recurrent_attention.training import Recipe, fit_global_head, propose_patches
 from recurrent_attention.views import cut_view
 
@@ -43,7 +45,7 @@ def test_the_global_head_learns_and_nothing_else_changes(colored_pictures, globa
     before = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     random = torch.get_rng_state()
-    fit_global_head(model, pictures, recipe=Recipe(epochs=30, batch_size=8, head_lr=1e-2), **QUIET)
+    fit_global_head(model, pictures, recipe=Recipe(epochs=60, batch_size=8, head_lr=3e-2), **QUIET)
     assert torch.equal(torch.get_rng_state(), random)
     assert [module.training for module in model.modules()] == modes
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -113,6 +115,18 @@ def test_proposal_size(backbone, image_size, side):
     assert model.proposal_size == side
     model.global_backbone.fixed_size = True
     assert model.proposal_size == image_size
+
+
+def test_three_of_ten_boxes_are_wide():
+    salient = torch.rand(2, 14, 14, generator=torch.Generator().manual_seed(0))
+    found = boxes_of_saliency(salient, (200, 400), 10, -0.5)
+    common = {"cell_offset": -0.5}
+    small = propose_boxes(salient, (200, 400), num_boxes=7, **common)
+    wide = propose_boxes(salient, (200, 400), num_boxes=3, window_sides=(0.5, 0.6, 0.7), **common)
+    assert torch.equal(found, torch.cat([small, wide], dim=1))
+    for few in (1, 3):
+        found = boxes_of_saliency(salient, (200, 400), few, -0.5)
+        assert torch.equal(found, propose_boxes(salient, (200, 400), num_boxes=few, **common))
 
 
 def test_boxes_in_a_file(colored_pictures, tmp_path):

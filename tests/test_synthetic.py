@@ -100,8 +100,8 @@ def test_bounding_box_lies_in_the_picture_and_holds_the_parts() -> None:
             assert x0 <= x <= x1
             assert y0 <= y <= y1
         mirrored.add("left wing" in drawing.parts)
-    assert min(shares) >= 0.26  # the widest do not fit at their share
-    assert max(shares) <= 0.51 + 1e-9
+    assert min(shares) >= 0.27  # the widest do not fit at their share
+    assert max(shares) <= 0.53 + 1e-9
     assert max(shares) - min(shares) > 0.15
     assert mirrored == {True, False}
 

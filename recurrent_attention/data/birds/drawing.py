@@ -134,7 +134,7 @@ def _place(bird: Bird, size: tuple[int, int], highest: float, rng: random.Random
     """
     least, most = bird.extent
     width, height = (most - least).tolist()
-    share, mirror = rng.uniform(0.29, 0.51), rng.choice((-1, 1))
+    share, mirror = rng.uniform(0.3, 0.53), rng.choice((-1, 1))
     scale = min(
         share * max(size) / max(width, height), 0.9 * size[0] / width, 0.84 * size[1] / height
     )
