@@ -38,6 +38,7 @@ from recurrent_attention.data import (
     find_patch_files,
     read_boxes,
     read_patch_file,
+    write_boxes,
 )
 from recurrent_attention.training import (
     Evaluation,
@@ -51,6 +52,7 @@ from recurrent_attention.training import (
 )
 
 VALIDATION_SHARE = 0.15
+EXPLAINED = 3  # test pictures
 
 # What is not given on the command line; docs/results.md says what was tried.
 DRAWN = {
@@ -316,6 +318,20 @@ def build_recipe(args: argparse.Namespace) -> Recipe:
     )
 
 
+def explain_some(
+    model: TwoStreamClassifier, test: Pictures, boxes: dict[str, Tensor], run: RunFolder
+) -> None:
+    """Draw where both streams look in a few test pictures, each of another class."""
+    patches = 1 if model.patch_weighting == "equal" else model.num_patches
+    for number in range(EXPLAINED):
+        label = number * len(test.class_names) // EXPLAINED
+        if label in test.labels:
+            index = test.labels.index(label)
+            shown = boxes[test.names[index]][:patches]
+            found = model.explain(test[index][0], boxes=shown)
+            found.save(run.path / f"explained-{number + 1}.png")
+
+
 def report(result: dict[str, Any]) -> str:
     """Put the final numbers into a table of text."""
     rows = [
@@ -353,6 +369,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         splits = [first_of_each_class(split, args.pictures_per_class) for split in splits]
     boxes = find_boxes(args, splits)
     train, test = (first_of_each_class(split, args.pictures_per_class) for split in splits)
+    if args.data is not None and args.patches == "auto":
+        write_boxes(run.path / "boxes.json", boxes)
     model = build_model(args, train.class_names)
     recipe = build_recipe(args)
     config = {
@@ -431,6 +449,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     draw_curves(
         fitted.history, run.path / "curves.png", best_epoch=fitted.best_epoch, held_out=chosen_on
     )
+    explain_some(model, test, boxes, run)
     run.write_json("result.json", result)
     print(f"\n{report(result)}\n\nrun folder          {run.path} ({result['seconds']:.0f} s)")
     return result

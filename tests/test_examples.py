@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import (
@@ -47,7 +48,9 @@ def test_main_job(job, small, tmp_path, capsys):
     assert config["recipe"]["epochs"] == 1
     assert config["arguments"]["seed"] == 0
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1
-    assert (run / "curves.png").stat().st_size > 10_000
+    for figure in ("curves", "explained-1", "explained-2", "explained-3"):
+        with Image.open(run / f"{figure}.png") as image:
+            assert image.width > 500
     model = TwoStreamClassifier.from_pretrained(run / "model")
     assert model.class_names[0] == "001.Red_billed_Finch"
     with pytest.raises(FileExistsError, match="holds something already"):
@@ -126,6 +129,8 @@ def test_patches_without_labels_once_for_all_runs(job, drawn, tmp_path, monkeypa
         for name, rest in (("one", []), ("two", []), ("three", ["--seed", "1"]))
     ]
     assert len(calls) == 50  # each picture once, the other runs find the boxes
+    files = [tmp_path / name / "boxes.json" for name in ("one", "two", "three")]
+    assert len({file.read_text() for file in files}) == 1
     for number in ("global", "local", "fused"):
         assert results[0][f"test_{number}"] == results[1][f"test_{number}"]
     config = json.loads((tmp_path / "one" / "model" / "config.json").read_text())
@@ -144,6 +149,51 @@ def test_patches_of_a_file_and_of_a_folder(job, drawn, tmp_path):
     ]
     for number in ("global", "local", "fused"):
         assert results[0][f"test_{number}"] == results[1][f"test_{number}"]
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPT.parent / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_own_dataset_from_pictures_to_an_explained_one(drawn, tmp_path, capsys):
+    """A folder per class, a saved model, patches for more pictures, and one explained again."""
+    run = load("own_dataset").main(
+        [str(drawn / "images"), "--backbone", "test_resnet", "--weights", "none", "--image-size",
+         "64", "--patch-size", "32", "--epochs", "1", "--run-dir", str(tmp_path / "run")]
+    )  # fmt: skip
+    assert "top-1 of 10 test pictures: global" in capsys.readouterr().out
+    assert (run / "explained.png").stat().st_size > 10_000
+    assert len(json.loads((run / "boxes.json").read_text())["boxes"]) == 50
+    picture = sorted((drawn / "images").rglob("*.jpg"))[0]
+
+    out = tmp_path / "again.png"
+    load("explain_image").main(
+        [str(picture), "--model", str(run / "model"), "--out", str(out), "--target", "3"]
+    )
+    printed = capsys.readouterr().out
+    assert printed.count(" %  ") == 5
+    with Image.open(out) as image:
+        assert image.width > 500
+
+    folder, file = drawn / "images" / "001.Red_billed_Finch", tmp_path / "boxes.json"
+    load("propose_patches").main(
+        [str(folder), "--model", str(run / "model"), "--num-patches", "2", "--out", str(file)]
+    )
+    found = json.loads(file.read_text())["boxes"]
+    assert len(found) == 5
+    assert all(len(boxes) == 2 for boxes in found.values())
+    expected = TwoStreamClassifier.from_pretrained(run / "model").predict(picture).boxes[:2]
+    for box, wanted in zip(found[picture.name], expected, strict=True):
+        assert box == pytest.approx(wanted, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["explain_image", "propose_patches"])
+def test_examples_without_a_model(name, drawn, tmp_path):
+    with pytest.raises(FileNotFoundError, match="^Expected a saved model in "):
+        load(name).main([str(drawn / "images"), "--model", str(tmp_path)])
 
 
 def test_missing_weights(job, small, tmp_path):
