@@ -7,7 +7,7 @@ true one) are measured against bounding boxes and part locations. The controls a
 stays as it was initialised, while scorer and classifiers are trained; the trained model's maps with
 their steps shuffled in each picture; and a model of one step.
 
-Measures of a map over its patch, at 56 x 56 points:
+Measures of a map over its patch, at 56 x 56 points, each cell where it looks (`resample_cells`):
 
 - on bird: share of the map's mass inside the bird's bounding box
 - peak to part: distance of its highest point to the nearest visible part, in picture diagonals
@@ -32,6 +32,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from recurrent_attention import TwoStreamClassifier
+from recurrent_attention.cell_offset import resample_cells
 from recurrent_attention.data import (
     CUB200,
     TwoStreamDataset,
@@ -67,13 +68,15 @@ def geometry(test: CUB200, index: int, box: Tensor) -> tuple[Tensor, Tensor, flo
     return bird, parts, math.hypot(*test.size(index))
 
 
-def measure(maps: Tensor, bird: Tensor, parts: Tensor, side: Tensor, diagonal: float) -> Tensor:
-    """Measure step maps (t h w); NaN where a map is 0.
+def measure(
+    maps: Tensor, bird: Tensor, parts: Tensor, side: Tensor, diagonal: float, offset: float
+) -> Tensor:
+    """Measure step maps (t h w) whose cells look `offset` off their middles; NaN where one is 0.
 
     Returns:
         (3 t): on bird, peak to part, area.
     """
-    fine = F.interpolate(maps[None], (GRID, GRID), mode="bilinear", align_corners=False)[0]
+    fine = resample_cells(maps, (GRID, GRID), offset)
     mass = reduce(fine, "t h w -> t", "sum")
     centres = (torch.arange(GRID) + 0.5) / GRID
     inside_x = (centres >= bird[0]) & (centres <= bird[2])
@@ -101,7 +104,7 @@ def masked_scores(
     """
     height, width = patch.shape[1:]
     steps = len(maps)
-    fine = F.interpolate(maps[None], (height, width), mode="bilinear", align_corners=False)[0]
+    fine = resample_cells(maps, (height, width), model.local_cell_offset)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(1, 1, RANDOM_BLOCKS, RANDOM_BLOCKS, generator=generator)
     noise = F.interpolate(noise, (height, width), mode="bilinear", align_corners=False)[0]
@@ -145,7 +148,8 @@ def examine(
         maps = explained.step_maps[0, 0]
         box = data.boxes[test.names[index]][0].float()
         bird, parts, diagonal = geometry(test, index, box)
-        values = measure(maps, bird, parts, box[2:] - box[:2], diagonal)
+        offset = model.local_cell_offset
+        values = measure(maps, bird, parts, box[2:] - box[:2], diagonal, offset)
         scores = torch.full((2, len(maps)), torch.nan)
         if number < masked:
             scores = masked_scores(model, sample.patches[0], maps, sample.label, index)
@@ -161,7 +165,7 @@ def uniform(test: CUB200, data: TwoStreamDataset, indices: list[int]) -> list[fl
         box = data.boxes[test.names[index]][0].float()
         bird, parts, diagonal = geometry(test, index, box)
         side = box[2:] - box[:2]
-        on_bird = float(measure(torch.ones(1, 1, 1), bird, parts, side, diagonal)[0, 0])
+        on_bird = float(measure(torch.ones(1, 1, 1), bird, parts, side, diagonal, 0.0)[0, 0])
         rows.append((on_bird, float(((0.5 - parts) * side).norm(dim=1).min()) / diagonal))
     return [statistics.mean(column) for column in zip(*rows, strict=True)] + [0.5, 0.0, 0.0]
 
