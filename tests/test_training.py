@@ -289,6 +289,27 @@ def test_a_cut_off_fill_leaves_no_half_file(colored_pictures, tmp_path, monkeypa
     assert torch.equal(again[keys[1]], torch.arange(4.0, 8.0))
 
 
+def test_frozen_patches_stay_best_first(colored_pictures):
+    pictures, boxes = colored_pictures
+    boxes = {
+        name: torch.tensor([[0.0, 0, 8 + 4 * n, 8 + 4 * n] for n in range(4)]) for name in boxes
+    }
+    views = {"image_size": 32, "patch_size": 32, "flip": False}
+    data = TwoStreamDataset(pictures, boxes, num_patches=2, train=True, **views)
+    features = frozen_features(
+        make_model().eval(), data, accelerator=make_accelerator("cpu", "fp32"), progress=False
+    )
+    ((_, keys),) = features.keys[0]
+    features.local_store = {key: torch.tensor([n]) for n, key in enumerate(keys)}
+    torch.manual_seed(0)
+    chosen = set()
+    for _ in range(40):
+        places = features[0].local_features[:, 0].tolist()
+        assert places == sorted(places)
+        chosen.add(tuple(places))
+    assert len(chosen) == 6  # two of four
+
+
 def test_random_crops_cannot_be_frozen(colored_pictures):
     data = make_data(colored_pictures, crop_scale=(0.5, 1))
     with pytest.raises(ValueError) as caught:

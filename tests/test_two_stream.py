@@ -208,3 +208,22 @@ def test_bad_boxes_are_refused(pictures):
 def test_bad_arguments(pictures, kwargs, message):
     with pytest.raises(ValueError, match=message):
         TwoStreamDataset(pictures, boxes_for(pictures), **kwargs)
+
+
+def test_patches_drawn_at_random_stay_best_first(pictures):
+    """An attention over the patches sees them in training in the order of evaluation."""
+    boxes = boxes_for(pictures)
+    data = TwoStreamDataset(pictures, boxes, num_patches=3, train=True, flip=False, image_size=64)
+    width, height = pictures.size(0)
+    scale = torch.tensor([64 / width, 64 / height] * 2)
+    given = (boxes[pictures.names[0]].float() * scale).tolist()
+    torch.manual_seed(0)
+    chosen = set()
+    for _ in range(30):
+        places = [
+            min(range(4), key=lambda i: sum(abs(a - b) for a, b in zip(given[i], box, strict=True)))
+            for box in data[0].boxes.tolist()
+        ]
+        assert places == sorted(places)
+        chosen.add(tuple(places))
+    assert len(chosen) == 4  # three of four
