@@ -109,7 +109,8 @@ def masked_scores(
     noise = torch.rand(1, 1, RANDOM_BLOCKS, RANDOM_BLOCKS, generator=generator)
     noise = F.interpolate(noise, (height, width), mode="bilinear", align_corners=False)[0]
     orders = torch.cat([fine, noise])
-    ranks = rearrange(orders, "t h w -> t (h w)").argsort(1, descending=True, stable=True)
+    flat = rearrange(orders, "t h w -> t (h w)")
+    ranks = flat.sort(dim=1, descending=True, stable=True).indices
     masks = torch.zeros(len(HIDDEN_SHARES), len(orders), height * width)
     for row, share in zip(masks, HIDDEN_SHARES, strict=True):
         row.scatter_(1, ranks[:, : round(share * height * width)], 1.0)
