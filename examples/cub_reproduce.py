@@ -199,6 +199,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.data is None and args.patches != "auto":
         parser.error("--patches needs --data DIR: drawn birds bring their own patches")
+    if args.protocol == "paper" and args.data is not None and args.patches == "auto":
+        parser.error("--protocol paper needs --patches DIR, the folder of the authors' patch files")
     if args.protocol == "paper" and args.freeze:
         parser.error("--protocol paper trains everything; leave out --freeze")
     defaults = PAPER if args.protocol == "paper" else DRAWN if args.data is None else REAL

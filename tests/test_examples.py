@@ -84,6 +84,7 @@ def test_defaults_of_the_paper(job, protocol):
     ("arguments", "message"),
     [
         (["--patches", "P"], "--patches needs --data DIR"),
+        (["--data", "D", "--protocol", "paper"], "--protocol paper needs --patches DIR"),
         (["--protocol", "paper", "--freeze"], "leave out --freeze"),
     ],
 )
