@@ -138,7 +138,8 @@ def test_boxes_in_a_file(colored_pictures, tmp_path):
     found = read_boxes(path, pictures.subset([3, 1]))
     assert list(found) == [pictures.names[3], pictures.names[1]]
     for name, rows in found.items():
-        torch.testing.assert_close(rows, boxes[name], rtol=0, atol=0.0051)
+        assert torch.equal(rows, boxes[name])  # to the last bit: the cache of features hangs on it
+    assert '"00.png": [\n[\n0.6666667,\n' in path.read_text()
     assert [entry.name for entry in path.parent.iterdir()] == ["boxes.json"]
 
 

@@ -19,14 +19,14 @@ def write_boxes(path: str | Path, boxes: Mapping[str, Tensor]) -> None:
     """Write boxes into a JSON file, whole or not at all.
 
     The file holds `{"boxes": {"wren/1.jpg": [[x0, y0, x1, y1], ...], ...}}`, in pixels of the
-    pictures to a hundredth, best first.
+    pictures, best first. Numbers are written with the fewest digits that give the same float32.
 
     Args:
         path: of the file, which is replaced if it exists.
         boxes: relative file name to (n 4).
     """
     path = Path(path)
-    rows = {name: [[round(v, 2) for v in box] for box in b.tolist()] for name, b in boxes.items()}
+    rows = {name: [_shortest(box) for box in some.float().numpy()] for name, some in boxes.items()}
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         beside.write_text(json.dumps({"boxes": rows}, indent=0) + "\n", encoding="utf-8")
@@ -157,6 +157,10 @@ def boxes_of(name: str, boxes: Mapping[str, Tensor]) -> Tensor:
             "them by the file name relative to the data set's root."
         )
     return boxes[name]
+
+
+def _shortest(box: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> list[float]:
+    return [float(str(value)) for value in box]
 
 
 def _check_labels(
