@@ -29,6 +29,7 @@ import torch.nn.functional as F
 from einops import rearrange, reduce, repeat
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from recurrent_attention import TwoStreamClassifier
@@ -191,6 +192,7 @@ def draw(curves: dict[str, Tensor], flat: list[float], path: Path) -> None:
         axes.axhline(flat[number], color="#222222", lw=0.8, ls=":", label="uniform or random map")
         axes.set_title(MEASURES[number], fontsize=10)
         axes.set_xlabel("step")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5,
                   frameon=False)  # fmt: skip
