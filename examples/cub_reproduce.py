@@ -254,7 +254,7 @@ def read_pictures(args: argparse.Namespace) -> list[Pictures]:
 
 
 def find_boxes(args: argparse.Namespace, splits: list[Pictures]) -> dict[str, Tensor]:
-    """Read or propose the boxes of all pictures."""
+    """Read the boxes of all pictures, or propose those of the pictures that are used."""
     drawn, boxes = args.data is None, {}
     if drawn or Path(args.patches).is_dir():
         folder = splits[0].root.parent / "patches" if drawn else args.patches
@@ -265,6 +265,7 @@ def find_boxes(args: argparse.Namespace, splits: list[Pictures]) -> dict[str, Te
             boxes |= read_boxes(args.patches, split)
     else:
         common = {"device": args.device, "num_workers": args.workers}
+        splits = [first_of_each_class(split, args.pictures_per_class) for split in splits]
         # The same for every seed, so that all runs share their patches and cached features.
         scout = build_model(argparse.Namespace(**vars(args) | {"seed": 0}), splits[0].class_names)
         fit_global_head(scout, splits[0], **common)
@@ -367,8 +368,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     stamp = time.strftime("%Y%m%d-%H%M%S")
     run = RunFolder(args.run_dir or Path("runs") / f"cub_reproduce-{stamp}")
     splits = read_pictures(args)
-    if args.patches == "auto":  # no others are looked at; else the patch files hold all of them
-        splits = [first_of_each_class(split, args.pictures_per_class) for split in splits]
     boxes = find_boxes(args, splits)
     train, test = (first_of_each_class(split, args.pictures_per_class) for split in splits)
     if args.data is not None and args.patches == "auto":

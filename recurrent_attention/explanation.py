@@ -68,7 +68,8 @@ class Explanation:
         It shows the picture with its boxes and under the global map, and for each patch the maps of
         its steps, the temporal weights as bars under them, and what each step would answer. All
         step maps share one colour scale; the global map has its own. At most four patches are
-        drawn; a note says so where there are more.
+        drawn; a note says so where there are more. Patches with learned weights stand side by side,
+        heaviest first, each with its map, its weight and its answer.
 
         Args:
             index: which image of the batch, in [0, b).

@@ -1,6 +1,5 @@
 """A figure laid out in inches, and what is put on it: pictures, maps, bars, names."""
 
-import os
 import re
 import textwrap
 from pathlib import Path
@@ -15,6 +14,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from recurrent_attention.cell_offset import resample_cells
+from recurrent_attention.whole_file import whole_file
 
 INK, PALE = "#222222", "#858585"
 PATCH_COLORS = ("#4477aa", "#ee7733", "#228833", "#aa3377")  # tell apart, also colour-blind
@@ -192,9 +192,5 @@ def save_figure(figure: Figure, path: Path, dpi: float) -> None:
             f"Expected `path` to be in an existing folder, but there is no {path.parent}. Create "
             "it first."
         )
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(path) as beside:
         figure.savefig(beside, dpi=dpi, format=kind)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -56,6 +56,28 @@ def test_the_global_head_learns_and_nothing_else_changes(colored_pictures, globa
     assert accuracy(model, pictures) > 0.95
 
 
+def test_what_the_caller_left_on_the_model_stays(colored_pictures):
+    """Modes of a model in eval mode, and gradients of what is not trained."""
+    pictures, _ = colored_pictures
+    model = make().eval()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    head, others = make(), {}
+    for name, parameter in model.named_parameters():
+        if not name.startswith("global_head"):
+            others[name] = parameter.detach().clone()
+    recipe = Recipe(epochs=2, batch_size=8)
+    fit_global_head(model, pictures, recipe=recipe, **QUIET)
+    fit_global_head(head, pictures, recipe=recipe, **QUIET)
+    assert not any(module.training for module in model.modules())
+    found = dict(model.named_parameters())
+    assert all(torch.equal(found[name], before) for name, before in others.items())
+    assert all(torch.equal(found[name].grad, torch.ones_like(found[name])) for name in others)
+    assert torch.equal(
+        model.global_head.weight, head.global_head.weight
+    )  # started from no gradient
+
+
 def test_too_many_classes(colored_pictures):
     with pytest.raises(ValueError, match="at most 1 classes, as the model has, but got 2"):
         fit_global_head(make(classes=1), colored_pictures[0], **QUIET)

@@ -1,7 +1,6 @@
 """Patch boxes by picture: our files, the authors' files, and looking a picture up."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.views import check_boxes
+from recurrent_attention.whole_file import whole_file
 
 AUTHORS_PICTURE_SIDE = 448  # their boxes are in pixels of the whole picture resized to this square
 
@@ -25,14 +25,9 @@ def write_boxes(path: str | Path, boxes: Mapping[str, Tensor]) -> None:
         path: of the file, which is replaced if it exists.
         boxes: relative file name to (n 4).
     """
-    path = Path(path)
     rows = {name: [_shortest(box) for box in some.float().numpy()] for name, some in boxes.items()}
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with whole_file(Path(path)) as beside:
         beside.write_text(json.dumps({"boxes": rows}, indent=0) + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def read_boxes(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:

@@ -7,6 +7,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from recurrent_attention.whole_file import whole_file
+
 STREAM_COLORS = {"global": "#4477aa", "local": "#ee8866", "fused": "#222222"}
 
 
@@ -57,6 +59,5 @@ def draw_curves(
         axes.grid(axis="y", color="#eeeeee")
         axes.xaxis.get_major_locator().set_params(integer=True)
     path = Path(path)
-    beside = path.with_name(f".{path.name}.part")
-    figure.savefig(beside, dpi=150, format="png")
-    beside.replace(path)
+    with whole_file(path) as beside:
+        figure.savefig(beside, dpi=150, format="png")

@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from tqdm.auto import tqdm
 
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.modes import eval_mode
@@ -104,7 +105,7 @@ def evaluate(
     """
     if data.train:
         raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
-    check_labels(model, data)
+    check_labels(model, data.pictures)
     accelerator = make_accelerator(device, precision, 1)
     to_channels_last(model.to(accelerator.device))
     network: nn.Module = model
@@ -183,9 +184,9 @@ def show_scores(bar: Any, scores: Scores) -> None:
         bar.set_postfix(loss=f"{values['loss']:.3f}", top1=f"{100 * values['fused']:.1f}%")
 
 
-def check_labels(model: TwoStreamClassifier, data: TwoStreamDataset) -> None:
-    """Refuse data of more classes than the model has."""
-    classes = len(data.pictures.class_names)
+def check_labels(model: TwoStreamClassifier, pictures: Pictures) -> None:
+    """Refuse pictures of more classes than the model has."""
+    classes = len(pictures.class_names)
     if classes > model.num_classes:
         raise ValueError(
             f"Expected data of at most {model.num_classes} classes, as the model has, but got "

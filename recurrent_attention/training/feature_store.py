@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from recurrent_attention.whole_file import whole_file
 
 
 class FeatureStore:
@@ -46,9 +47,8 @@ class FeatureStore:
             path = (
                 self.folder / f"{hashlib.sha256(table.numpy().tobytes()).hexdigest()}.safetensors"
             )
-            beside = path.with_suffix(f".{os.getpid()}.part")
-            save_file({"keys": table, "features": features}, beside)
-            beside.replace(path)
+            with whole_file(path) as beside:
+                save_file({"keys": table, "features": features}, beside)
 
     def _index(self, keys: Tensor, features: Tensor) -> None:
         for row, key in enumerate(keys.numpy()):

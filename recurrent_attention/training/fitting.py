@@ -86,7 +86,7 @@ def fit(
     recipe = recipe or Recipe()
     for data in (train_data, validation_data):
         if data is not None:
-            check_labels(model, data)
+            check_labels(model, data.pictures)
     accelerator = make_accelerator(device, recipe.precision, recipe.accumulation_steps)
     to_channels_last(model.to(accelerator.device))
     was_training = model.training

@@ -15,13 +15,14 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.training.accelerator import Device, make_accelerator, to_channels_last
+from recurrent_attention.training.evaluation import check_labels
 from recurrent_attention.training.feature_store import (
     FeatureStore,
     content_of,
     digest_of,
     key_of,
 )
-from recurrent_attention.training.recipe import Recipe, build_optimizer, build_schedule
+from recurrent_attention.training.recipe import Recipe, build_schedule, optimizer_of
 from recurrent_attention.views import cut_view
 
 PICTURES_PER_PASS_CPU = 1
@@ -57,21 +58,20 @@ def fit_global_head(
         ValueError: if the pictures have more classes than the model, or the device is not there.
     """
     recipe = recipe or Recipe(epochs=15, label_smoothing=0.1, freeze=True)
-    if len(pictures.class_names) > model.num_classes:
-        raise ValueError(
-            f"Expected pictures of at most {model.num_classes} classes, as the model has, but got "
-            f"{len(pictures.class_names)}. Build the model with that many."
-        )
+    check_labels(model, pictures)
     accelerator = make_accelerator(device, "fp32")
     to_channels_last(model.to(accelerator.device))
     features = _features(model, pictures, num_workers, progress).to(accelerator.device)
     labels = torch.tensor(pictures.labels, device=accelerator.device)
-    optimizer = build_optimizer(model, recipe)
+    # Of these alone: gradients that the caller keeps on other parameters are left alone.
+    heads = [module for module in (model.global_convs, model.global_head) if module is not None]
+    parameters = [parameter for module in heads for parameter in module.parameters()]
+    optimizer = optimizer_of([{"params": parameters, "lr": recipe.head_lr}], recipe)
+    optimizer.zero_grad()
     batches = max(1, len(labels) // recipe.batch_size)
     schedule = build_schedule(optimizer, recipe, batches)
     with torch.random.fork_rng(), eval_mode(model), torch.enable_grad():
         torch.manual_seed(recipe.seed)
-        model.global_head.train()
         for _ in tqdm(range(recipe.epochs), desc="global head", leave=False, disable=not progress):
             order = torch.randperm(len(labels)).to(labels.device)
             for batch in torch.split(order, recipe.batch_size)[:batches]:
@@ -97,7 +97,8 @@ def propose_patches(
     """Let a model with a trained global stream say where to look, in every picture of a data set.
 
     Args:
-        model: proposes `num_patches` boxes a picture from its map at `proposal_size`.
+        model: proposes `num_patches` boxes a picture from its map at `proposal_size`; it goes to
+            the device and into torch's channels-last layout, nothing else changes.
         pictures: no label of theirs is read.
         cache_dir: folder to keep the boxes in, found again by the picture's content and the model's
             weights; None computes them anew.

@@ -130,6 +130,13 @@ def build_optimizer(model: TwoStreamClassifier, recipe: Recipe) -> torch.optim.O
     if not recipe.freeze:
         groups.append({"params": backbones, "lr": recipe.lr})
     groups.append({"params": new, "lr": recipe.head_lr})
+    return optimizer_of(groups, recipe)
+
+
+def optimizer_of(
+    groups: list[dict[str, Iterable[nn.Parameter] | float]], recipe: Recipe
+) -> torch.optim.Optimizer:
+    """Build the recipe's optimiser over groups of parameters, each with its rate."""
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)

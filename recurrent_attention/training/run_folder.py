@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.whole_file import whole_file
 
 
 class RunFolder:
@@ -35,9 +36,8 @@ class RunFolder:
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write a file of `values`, whole or not at all."""
-        beside = self.path / f".{name}.part"
-        beside.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
-        beside.replace(self.path / name)
+        with whole_file(self.path / name) as beside:
+            beside.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
 
     def add_metrics(self, values: dict[str, Any]) -> None:
         """Append one line to metrics.jsonl."""
