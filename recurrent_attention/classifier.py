@@ -1,5 +1,6 @@
 """The two streams: a global classifier, and a local one that looks at parts of the picture."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -262,6 +263,11 @@ class TwoStreamClassifier(
     def data_config(self) -> dict[str, Any]:
         """How the backbone wants its input: `mean`, `std`, `interpolation` and more, as in timm."""
         return self.global_backbone.data_config
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The arguments that rebuild this model, without pretrained weights; JSON can hold them."""
+        return copy.deepcopy(self._config)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

@@ -16,7 +16,7 @@ from recurrent_attention.training import (
     draw_curves,
     evaluate,
     fit,
-    fitting,
+    loop,
 )
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.feature_store import FeatureStore
@@ -59,11 +59,11 @@ def changed(before, model):
 def test_the_recipe_says_what_chooses_the_epoch(colored_pictures, monkeypatch, criterion, kept):
     measured = iter([(2.0, 0.5), (1.5, 0.75), (1.0, 0.5), (1.2, 0.5)])
 
-    def run_evaluation(*args):
+    def run_evaluation(*args, **kwargs):
         loss, top1 = next(measured)
         return Evaluation(loss, top1, top1, top1, 4, 1.0)
 
-    monkeypatch.setattr(fitting, "run_evaluation", run_evaluation)
+    monkeypatch.setattr(loop, "run_evaluation", run_evaluation)
     held_out = make_data(colored_pictures, train=False)
     recipe = Recipe(epochs=4, freeze=True, choose_epoch_by=criterion)
     result = fit(make_model(), make_data(colored_pictures), held_out, recipe=recipe, **QUIET)

@@ -1,6 +1,7 @@
 """Measuring a classifier: loss, and top-1 of both streams and of their sum."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,6 +20,7 @@ from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamOutput
 from recurrent_attention.training.accelerator import Device, make_accelerator, to_channels_last
+from recurrent_attention.training.draws import EpochOrder, loader_of
 from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
 
 
@@ -42,34 +44,53 @@ class Evaluation(NamedTuple):
     images_per_second: float
 
 
-class Scores:
-    """Loss and accuracies, gathered over batches."""
+class Scores(nn.Module):
+    """Loss and accuracies, gathered over batches; its state goes into checkpoints."""
+
+    metrics: Any  # torchmetrics has no types
+    num_images: int
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
-        self.loss = MeanMetric(sync_on_compute=False).to(device)
-        self.streams = {
-            stream: MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False).to(
-                device
-            )
+        super().__init__()
+        accuracies = {
+            stream: MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False)
             for stream in ("global", "local", "fused")
         }
+        self.metrics = nn.ModuleDict({"loss": MeanMetric(sync_on_compute=False), **accuracies})
+        for metric in self.metrics.values():
+            metric.persistent(True)
+        self.to(device)
         self.num_images = 0
 
-    def update(self, output: TwoStreamOutput, labels: Tensor, loss: Tensor) -> None:
-        """Count a batch."""
-        self.loss.update(loss.float(), len(labels))
+    def update(self, output: TwoStreamOutput, labels: Tensor, loss_of: TwoStreamLoss) -> None:
+        """Count a batch of all processes."""
+        output = TwoStreamOutput._make(t if t is None else t.detach().float() for t in output)
+        self.metrics["loss"].update(loss_of(output, labels), len(labels))
         self.num_images += len(labels)
         for stream, logits in (
             ("global", output.global_logits),
             ("local", output.local_logits),
             ("fused", output.logits),
         ):
-            self.streams[stream].update(logits.float(), labels)
+            self.metrics[stream].update(logits, labels)
 
     def compute(self) -> dict[str, float]:
         """Give the loss and the accuracy of each stream so far."""
-        values = {stream: metric.compute().item() for stream, metric in self.streams.items()}
-        return {"loss": self.loss.compute().item(), **values}
+        return {name: metric.compute().item() for name, metric in self.metrics.items()}
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        for metric in self.metrics.values():
+            metric.reset()
+        self.num_images = 0
+
+    def get_extra_state(self) -> int:
+        """Give what `state_dict` holds beside the metrics."""
+        return self.num_images
+
+    def set_extra_state(self, state: int) -> None:
+        """Take it back."""
+        self.num_images = state
 
 
 def evaluate(
@@ -120,9 +141,11 @@ def evaluate(
             num_workers=num_workers,
             progress=progress,
         )
-    loader = DataLoader(dataset, batch_size, num_workers=0 if frozen else num_workers)
+    order = EpochOrder(dataset, seed=0, shuffle=False)
+    loader = loader_of(dataset, order, batch_size, 0 if frozen else num_workers)
     network, loader = accelerator.prepare(network, loader)
-    with eval_mode(model):
+    progress = progress and accelerator.is_main_process
+    with eval_mode(model), torch.random.fork_rng():
         return run_evaluation(
             accelerator, network, loader, model.num_classes, TwoStreamLoss(), progress
         )
@@ -135,36 +158,35 @@ def run_evaluation(
     num_classes: int,
     loss_of: TwoStreamLoss,
     progress: bool,
+    *,
+    after_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Go over `loader` once, with a network that is prepared and on its device.
 
     Args:
         accelerator: that prepared the two.
         network: `TwoStreamClassifier` or `Heads`; it is left in eval mode.
-        loader: gives (images, patches, labels) or (features, features, labels).
+        loader: gives (indices, images, patches, labels) or (indices, features, features, labels).
         num_classes: k.
         loss_of: the loss to report.
         progress: show a bar.
+        after_batch: called after each batch.
 
     Returns:
-        `Evaluation`.
+        `Evaluation`, the same in every process.
     """
     network.eval()
     scores = Scores(num_classes, accelerator.device)
     started = time.perf_counter()
     bar = tqdm(loader, desc="evaluate", leave=False, disable=not progress)
     with torch.no_grad():
-        for first, second, labels, *_ in bar:
+        for _, first, second, labels, *_ in bar:
             output = network(first, second)
             # gather_for_metrics drops the pictures that pad the last batch of several processes.
-            logits, global_logits, local_logits, labels = accelerator.gather_for_metrics(
-                (output.logits, output.global_logits, output.local_logits, labels)
-            )
-            output = output._replace(
-                logits=logits, global_logits=global_logits, local_logits=local_logits
-            )
-            scores.update(output, labels, loss_of(output, labels))
+            scores.update(*gather_output(accelerator.gather_for_metrics, output, labels), loss_of)
             show_scores(bar, scores)
+            if after_batch is not None:
+                after_batch()
     seconds = time.perf_counter() - started
     values = scores.compute()
     return Evaluation(
@@ -175,6 +197,24 @@ def run_evaluation(
         scores.num_images,
         scores.num_images / seconds,
     )
+
+
+def gather_output(
+    gather: Callable[[Any], Any], output: TwoStreamOutput, labels: Tensor
+) -> tuple[TwoStreamOutput, Tensor]:
+    """Put the outputs and labels of all processes together.
+
+    Args:
+        gather: of an accelerator: `gather` or `gather_for_metrics`.
+        output: of this process; fields that are None are so in all of them.
+        labels: (b) of this process.
+
+    Returns:
+        Both, of all processes.
+    """
+    found = {name: t for name, t in output._asdict().items() if t is not None}
+    labels, found = gather((labels, found))
+    return output._replace(**found), labels
 
 
 def show_scores(bar: Any, scores: Scores) -> None:

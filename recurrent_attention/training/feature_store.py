@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recurrent_attention.training.processes import from_all
 from recurrent_attention.whole_file import whole_file
 
 
@@ -26,6 +27,7 @@ class FeatureStore:
         self.folder = folder
         self._shards: list[Tensor] = []
         self._places: dict[bytes, tuple[int, int]] = {}
+        self._added: list[tuple[Tensor, Tensor]] = []
         for path in sorted(folder.glob("*.safetensors")) if folder is not None else []:
             tensors = load_file(path)
             self._index(tensors["keys"], tensors["features"])
@@ -42,6 +44,7 @@ class FeatureStore:
         table = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
         features = features.contiguous()
         self._index(table, features)
+        self._added.append((table, features))
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = (
@@ -49,6 +52,13 @@ class FeatureStore:
             )
             with whole_file(path) as beside:
                 save_file({"keys": table, "features": features}, beside)
+
+    def exchange(self) -> None:
+        """Take over, in memory, what the other processes added since the last exchange."""
+        for theirs in from_all(self._added):
+            for table, features in theirs:
+                self._index(table, features)
+        self._added = []
 
     def _index(self, keys: Tensor, features: Tensor) -> None:
         for row, key in enumerate(keys.numpy()):

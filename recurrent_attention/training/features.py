@@ -23,6 +23,7 @@ from recurrent_attention.training.feature_store import (
     digest_of,
     key_of,
 )
+from recurrent_attention.training.processes import share_of_missing
 
 PICTURES_PER_SHARD = (
     32  # with 10 patches, mirrored too: 0.4 GB of pixels at 224; a kill loses no more
@@ -106,7 +107,8 @@ def frozen_features(
     """Compute what frozen backbones see in every picture and patch, or take it from the cache.
 
     An entry is found by the weights, the picture's content, its box, the size, the normalisation
-    and the precision; if one of them changes, it is computed anew.
+    and the precision; if one of them changes, it is computed anew. Several processes share the
+    work.
 
     Args:
         model: whose backbones to use; they run in eval mode.
@@ -136,15 +138,18 @@ def frozen_features(
         short = hashlib.sha256(digests[-1].encode()).hexdigest()[:16]
         stores.append(FeatureStore(Path(cache_dir) / short if cache_dir is not None else None))
     keys = [_keys(data, index, digests) for index in range(len(data))]
-    missing = [
+    missing = share_of_missing(
         index
         for index, variants in enumerate(keys)
         if any(
             image_key not in stores[0] or any(key not in stores[1] for key in patch_keys)
             for image_key, patch_keys in variants
         )
-    ]
+    )
+    progress = progress and accelerator.is_main_process
     _fill(model, data, missing, keys, stores, accelerator, num_workers, progress)
+    for store in stores:
+        store.exchange()
     return FeatureDataset(data, stores[0], stores[1], keys)
 
 

@@ -22,6 +22,11 @@ from recurrent_attention.training.feature_store import (
     digest_of,
     key_of,
 )
+from recurrent_attention.training.processes import (
+    from_all,
+    share_of_missing,
+    take_over_from_main,
+)
 from recurrent_attention.training.recipe import Recipe, build_schedule, optimizer_of
 from recurrent_attention.views import cut_view
 
@@ -42,7 +47,7 @@ def fit_global_head(
     """Train the classifier of the global stream alone, on its backbone as it is.
 
     This is what `propose_patches` needs: class labels, but no box and no patch. The features of
-    each picture, as it is and mirrored, are computed once.
+    each picture, as it is and mirrored, are computed once; several processes share that work.
 
     Args:
         model: `global_head` (and `global_convs`) are trained in place; nothing else changes, but
@@ -61,6 +66,7 @@ def fit_global_head(
     check_labels(model, pictures)
     accelerator = make_accelerator(device, "fp32")
     to_channels_last(model.to(accelerator.device))
+    progress = progress and accelerator.is_main_process
     features = _features(model, pictures, num_workers, progress).to(accelerator.device)
     labels = torch.tensor(pictures.labels, device=accelerator.device)
     # Of these alone: gradients that the caller keeps on other parameters are left alone.
@@ -83,6 +89,8 @@ def fit_global_head(
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
+    for module in heads:  # on GPUs no two processes compute exactly the same
+        take_over_from_main(module)
 
 
 def propose_patches(
@@ -95,6 +103,8 @@ def propose_patches(
     progress: bool = True,
 ) -> dict[str, Tensor]:
     """Let a model with a trained global stream say where to look, in every picture of a data set.
+
+    Several processes share the pictures; each gets all boxes.
 
     Args:
         model: proposes `num_patches` boxes a picture from its map at `proposal_size`; it goes to
@@ -121,7 +131,8 @@ def propose_patches(
     store = FeatureStore(Path(cache_dir) / short if cache_dir is not None else None)
     side = model.proposal_size
     keys = [_picture_key(model, pictures, index, side) for index in range(len(pictures))]
-    missing = [index for index, key in enumerate(keys) if key not in store]
+    missing = share_of_missing(index for index, key in enumerate(keys) if key not in store)
+    progress = progress and accelerator.is_main_process
     found: dict[bytes, Tensor] = {}
     for indices, views in _views(
         model, pictures, missing, side, num_workers, progress, "proposals"
@@ -131,6 +142,7 @@ def propose_patches(
         if len(found) >= PICTURES_PER_SHARD or indices[-1] == missing[-1]:
             store.add(list(found), torch.stack(list(found.values())))
             found.clear()
+    store.exchange()
     boxes = {}
     for index, name in enumerate(pictures.names):
         width, height = pictures.size(index)
@@ -188,17 +200,18 @@ def _features(
     model: TwoStreamClassifier, pictures: Pictures, num_workers: int, progress: bool
 ) -> Tensor:
     """Run the global backbone: (n 2 c), or (n 2 c h w) where the head needs maps."""
-    found = []
-    every = list(range(len(pictures)))
-    for _, views in _views(
-        model, pictures, every, model.image_size, num_workers, progress, "features"
+    mine: dict[int, Tensor] = {}
+    indices = share_of_missing(range(len(pictures)))
+    for some, views in _views(
+        model, pictures, indices, model.image_size, num_workers, progress, "features"
     ):
         with torch.no_grad(), eval_mode(model):
             both = [model.global_backbone(side) for side in (views, views.flip(-1))]
         if model.global_convs is None:
-            both = [reduce(some, "b c h w -> b c", "mean") for some in both]
-        found.append(torch.stack(both, dim=1).cpu())
-    return torch.cat(found)
+            both = [reduce(each, "b c h w -> b c", "mean") for each in both]
+        mine |= zip(some, torch.stack(both, dim=1).cpu(), strict=True)
+    found = {index: features for each in from_all(mine) for index, features in each.items()}
+    return torch.stack([found[index] for index in range(len(pictures))])
 
 
 def _picture_key(model: TwoStreamClassifier, pictures: Pictures, index: int, side: int) -> bytes:

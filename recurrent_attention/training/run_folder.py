@@ -1,33 +1,35 @@
 """The folder that a training run leaves behind."""
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.whole_file import whole_file
+from recurrent_attention.training.checkpoints import Checkpoints
+from recurrent_attention.training.processes import from_main
+from recurrent_attention.whole_file import remove_parts, whole_file
 
 
 class RunFolder:
-    """config.json, metrics.jsonl, the model, and whatever is drawn of a run.
+    """config.json, metrics.jsonl, checkpoints, the best model, and whatever is drawn of a run.
+
+    Of several processes the main one writes, and the others leave the folder alone; `path` is the
+    main process's in all of them.
 
     Args:
         path: a folder that does not exist yet, or is empty.
+        resume: take a folder that a run left, to go on there; one that is new or empty will do.
 
     Raises:
-        FileExistsError: if something is in it: it is never overwritten.
+        FileExistsError: if something is in it without `resume`: it is never overwritten. With
+            `resume`, if it is not a run's.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise FileExistsError(
-                f"Expected a new or empty folder for the run, but {self.path} holds something "
-                "already. Choose another folder, or move that one away."
-            )
-        self.path.mkdir(parents=True, exist_ok=True)
+    def __init__(self, path: str | Path, *, resume: bool = False) -> None:
+        self.path = from_main(lambda: _claim(Path(path), resume))
+        self.checkpoints = Checkpoints(self.path / "checkpoints")
 
     @property
     def model_dir(self) -> Path:
@@ -36,22 +38,35 @@ class RunFolder:
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write a file of `values`, whole or not at all."""
-        with whole_file(self.path / name) as beside:
-            beside.write_text(json.dumps(values, indent=2, default=str) + "\n", encoding="utf-8")
+        self._write(name, json.dumps(values, indent=2, default=str) + "\n")
 
-    def add_metrics(self, values: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl."""
-        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+    def write_metrics(self, history: list[dict[str, Any]]) -> None:
+        """Write metrics.jsonl, a line for each epoch."""
+        self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
 
     def save_model(self, model: TwoStreamClassifier) -> None:
-        """Write the model beside its place, then put it there."""
-        beside, old = self.path / ".model.part", self.path / ".model.old"
-        shutil.rmtree(beside, ignore_errors=True)
-        model.save_pretrained(beside)
-        if self.model_dir.exists():
-            self.model_dir.rename(old)
-        beside.rename(self.model_dir)
-        shutil.rmtree(old, ignore_errors=True)
+        """Write the model into `model_dir`, each of its files whole or not at all."""
+        if PartialState().is_main_process:
+            model.save_pretrained(self.model_dir)
+
+    def _write(self, name: str, text: str) -> None:
+        if PartialState().is_main_process:
+            with whole_file(self.path / name) as beside:
+                beside.write_text(text, encoding="utf-8")
+
+
+def _claim(path: Path, resume: bool) -> Path:
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        if not resume:
+            raise FileExistsError(
+                f"Expected a new or empty folder for the run, but {path} holds something already. "
+                "Choose another folder, or move that one away."
+            )
+        if not (path / "config.json").is_file() and not (path / "checkpoints").is_dir():
+            raise FileExistsError(
+                f"Expected the folder of a run to go on with, but {path} holds something else: "
+                "neither config.json nor checkpoints. Name the folder of the run."
+            )
+    path.mkdir(parents=True, exist_ok=True)
+    remove_parts(path)
+    return path

@@ -1,0 +1,106 @@
+"""The checkpoints of a run: what it takes to go on as if nothing had happened."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recurrent_attention.whole_file import remove_parts, whole_file
+
+FORMAT = 1
+
+
+class Checkpoints:
+    """A folder of checkpoints, `step-000123.pt` by the updates done: the best one and the last.
+
+    A file is written beside its place, synced and renamed, so that each that can be seen is whole.
+    They hold tensors, numbers and text only, and are read with `weights_only=True`.
+
+    Args:
+        folder: made when the first checkpoint is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, step: int) -> Path:
+        """Tell where the checkpoint after `step` updates lies."""
+        return self.folder / f"step-{step:06d}.pt"
+
+    def steps(self) -> list[int]:
+        """List the updates after which there is a checkpoint, in order."""
+        return sorted(int(path.stem.removeprefix("step-")) for path in self._files())
+
+    def save(self, state: dict[str, Any], *, step: int, best_step: int) -> None:
+        """Write a checkpoint, and delete all others but the best.
+
+        Args:
+            state: what to keep.
+            step: updates done.
+            best_step: of the checkpoint to keep; may be `step`.
+
+        Raises:
+            FloatingPointError: if a weight is not finite; the checkpoints before stay.
+            OSError: if it cannot be written, for example on a full disk; likewise.
+        """
+        for name, tensor in state["model"].items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise FloatingPointError(
+                    f"Expected finite weights, but {name} holds NaN or infinity after update "
+                    f"{step}. {self._last_one()} Lower the learning rate, or train in fp32."
+                )
+        path = self.path(step)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with whole_file(path) as beside, beside.open("wb") as file:
+                # Through Python's file, whose errors say what happened; torch's own do not.
+                torch.save({"format": FORMAT, **state}, file)
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error).split("\n")[0]
+            raise OSError(
+                f"Expected to write a checkpoint at {path}, but got: {reason}. {self._last_one()} "
+                "Make room, and go on with resume."
+            ) from error
+        for other in self._files():
+            if other not in (path, self.path(best_step)):
+                other.unlink(missing_ok=True)
+
+    def load(self, step: int) -> dict[str, Any]:
+        """Read a checkpoint.
+
+        Args:
+            step: one of `steps()`.
+
+        Returns:
+            What was saved, on the CPU.
+
+        Raises:
+            ValueError: if the file is damaged, or of another format.
+        """
+        path = self.path(step)
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(state, dict) or state.get("format") != FORMAT:
+                raise ValueError(f"format {state.get('format')!r}")
+        except Exception as error:  # torch names no set of errors for a damaged file
+            reason = str(error).split("\n")[0]
+            raise ValueError(
+                f"Expected a checkpoint of this package at {path}, but got: {reason}. Delete it to "
+                "go on from the one before, if there is one, or else from the beginning."
+            ) from error
+        return state
+
+    def clean(self) -> None:
+        """Delete what a killed run was writing."""
+        remove_parts(self.folder)
+
+    def _files(self) -> list[Path]:
+        return [p for p in self.folder.glob("step-*.pt") if p.stem[5:].isdecimal()]
+
+    def _last_one(self) -> str:
+        steps = self.steps()
+        return (
+            f"The checkpoint before, {self.path(steps[-1])}, is whole."
+            if steps
+            else ("There is no checkpoint yet.")
+        )

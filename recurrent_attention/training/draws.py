@@ -1,0 +1,91 @@
+"""What chance decides in training, from the seed, the epoch and the picture alone.
+
+Nothing depends on what was drawn before. So a resumed run, one with more worker processes, and one
+that is spread over several machines see the same pictures in the same order, cut, flipped and
+cropped in the same way.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence, Sized
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+def seed_of(*parts: int | str) -> int:
+    """Give a seed for torch's generators, in [0, 2^63), that `parts` alone decide on."""
+    digest = hashlib.blake2b("-".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class Draws(Dataset[tuple[Any, ...]]):
+    """A data set whose samples draw from a generator seeded by seed, epoch and position.
+
+    Indexing by (epoch, index) gives `(index, *sample)`. Torch's global generator is left wherever
+    the sample leaves it: training seeds it anew before each batch.
+
+    Args:
+        data: gives samples by index, and draws from torch's global generator.
+        seed: of the run.
+    """
+
+    def __init__(self, data: Any, seed: int) -> None:
+        self.data = data
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[Any, ...]:
+        epoch, index = place
+        # A GPU's generators have no part in reading pictures, and a worker process may not touch
+        # them.
+        torch.default_generator.manual_seed(seed_of(self.seed, epoch, index))
+        return (index, *self.data[index])
+
+
+class EpochOrder(Sampler[tuple[int, int]]):
+    """Go over (epoch, index), in an order that seed and epoch decide on, from any place in it.
+
+    Args:
+        data: as long as the epoch.
+        seed: of the run.
+        shuffle: otherwise in the order of the data.
+    """
+
+    def __init__(self, data: Sized, seed: int, *, shuffle: bool) -> None:
+        self.length = len(data)
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+        self.first = 0
+
+    def go_to(self, epoch: int, first: int = 0) -> None:
+        """Set the epoch, and how many samples of it are left out, for the next iteration."""
+        self.epoch, self.first = epoch, first
+
+    def __len__(self) -> int:
+        return self.length - self.first
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order: Sequence[int] = range(self.length)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch, "order"))
+            order = torch.randperm(self.length, generator=generator).tolist()
+        for index in order[self.first :]:
+            yield self.epoch, index
+
+
+def loader_of(
+    data: Any, order: EpochOrder, batch_size: int, num_workers: int, *, drop_last: bool = False
+) -> DataLoader[Any]:
+    """Build the loader that goes over `data` in `order`: (indices, *what the data gives)."""
+    return DataLoader(
+        Draws(data, order.seed),
+        batch_size,
+        sampler=order,
+        drop_last=drop_last,
+        num_workers=num_workers,
+        persistent_workers=num_workers > 0,
+    )

@@ -1,0 +1,375 @@
+"""The training loop, which knows where it is and can go on from there."""
+
+import math
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.training.draws import EpochOrder, loader_of, seed_of
+from recurrent_attention.training.evaluation import (
+    Evaluation,
+    Scores,
+    gather_output,
+    run_evaluation,
+    show_scores,
+)
+from recurrent_attention.training.recipe import Recipe, build_optimizer, build_schedule
+from recurrent_attention.training.run_folder import RunFolder
+from recurrent_attention.training.shared_batch_norm import shared_batch_norm
+from recurrent_attention.training.termination import EXIT_CODE, Termination
+
+CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
+
+
+@dataclass
+class Progress:
+    """Where a run is, in numbers and lists that JSON can hold.
+
+    Attributes:
+        epoch: the one that is trained, from 1.
+        batches: of it that are done.
+        step: updates done since the beginning.
+        seconds: that this epoch's training took so far.
+        record: what this epoch's training found, once that is done and validation is not.
+        history: the epochs before.
+        best_score: highest so far.
+        best_epoch: whose weights have it.
+        best_step: of its checkpoint.
+    """
+
+    epoch: int = 1
+    batches: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    record: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_score: float = -math.inf
+    best_epoch: int = 0
+    best_step: int = -1
+
+
+class TrainingLoop:
+    """Train and validate epoch by epoch; write a checkpoint after each, and when asked to end.
+
+    Args:
+        accelerator: names the device, the precision and the other processes.
+        model: to be trained.
+        network: `model`, or its heads alone for frozen features.
+        train_data: gives (image, patches, label) or (features, features, label).
+        validation_data: the same, or None.
+        names: of the training pictures, for messages.
+        recipe: how to train.
+        identity: what must be the same for a checkpoint to fit; JSON can hold it.
+        run_folder: where to leave checkpoints, metrics and the best model, or None.
+        num_workers: processes that read pictures.
+        progress: show bars.
+    """
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: TwoStreamClassifier,
+        network: nn.Module,
+        train_data: Any,
+        validation_data: Any,
+        *,
+        names: tuple[str, ...],
+        recipe: Recipe,
+        identity: dict[str, Any],
+        run_folder: RunFolder | None,
+        num_workers: int,
+        progress: bool,
+    ) -> None:
+        self.accelerator = accelerator
+        self.model = model
+        self.names = names
+        self.recipe = recipe
+        self.identity = identity
+        self.run_folder = run_folder
+        self.show = progress and accelerator.is_main_process
+        self.loss_of = TwoStreamLoss(recipe.local_weight, recipe.label_smoothing)
+
+        self.order = EpochOrder(train_data, recipe.seed, shuffle=True)
+        self.pictures_per_batch = recipe.batch_size * accelerator.num_processes
+        loader = loader_of(
+            train_data,
+            self.order,
+            recipe.batch_size,
+            num_workers,
+            # A last batch of one picture cannot be normalised over the batch.
+            drop_last=len(train_data) > self.pictures_per_batch,
+        )
+        optimizer = build_optimizer(model, recipe)
+        optimizer.zero_grad()  # a gradient that the caller left is none of this training
+        self.network, self.optimizer, self.loader = accelerator.prepare(network, optimizer, loader)
+        self.batches_per_epoch = len(self.loader)
+        updates = math.ceil(self.batches_per_epoch / recipe.accumulation_steps)
+        self.schedule = build_schedule(self.optimizer.optimizer, recipe, updates)
+        self.validation_loader = None
+        if validation_data is not None:
+            self.validation_order = EpochOrder(validation_data, recipe.seed, shuffle=False)
+            self.validation_loader = accelerator.prepare(
+                loader_of(validation_data, self.validation_order, recipe.batch_size, num_workers)
+            )
+
+        self.progress = Progress()
+        self.scores = Scores(model.num_classes, accelerator.device)
+        self.best_weights: dict[str, Tensor] = {}
+        self.termination = Termination()
+        self.saved_at = time.monotonic()
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, if there is one.
+
+        Raises:
+            ValueError: if it is damaged, or of another model, recipe or data.
+        """
+        assert self.run_folder is not None
+        checkpoints = self.run_folder.checkpoints
+        if not checkpoints.steps():
+            return
+        state = checkpoints.load(checkpoints.steps()[-1])
+        check_identity(
+            state["identity"], self.identity, checkpoints.path(state["progress"]["step"])
+        )
+        self.progress = Progress(**state["progress"])
+        if self.progress.best_step >= 0:
+            weights = checkpoints.load(self.progress.best_step)["model"]
+            self.model.load_state_dict(weights, strict=False)
+            self.best_weights = self._weights()
+            # A kill may have come between a checkpoint and what is made from it.
+            self.run_folder.save_model(self.model)
+            self.run_folder.write_metrics(self.progress.history)
+        self.model.load_state_dict(state["model"], strict=False)
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scores.load_state_dict(state["scores"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def run(self) -> None:
+        """Train to the end; the model holds the best epoch's weights afterwards.
+
+        Raises:
+            FloatingPointError: if the loss or a weight is no longer finite.
+            OSError: if a checkpoint cannot be written.
+            SystemExit: if SIGTERM came; a checkpoint was written before.
+        """
+        # Where nothing can be saved, SIGTERM ends the process as ever.
+        with self.termination if self.run_folder is not None else nullcontext():
+            while self.progress.epoch <= self.recipe.epochs:
+                if self.progress.record is None:
+                    self._train()
+                self._close_epoch(self._validate())
+        self.model.load_state_dict(self.best_weights, strict=False)
+
+    def _train(self) -> None:
+        """Train for an epoch, or for what is left of it."""
+        at, accelerator = self.progress, self.accelerator
+        self.model.train()
+        if self.recipe.freeze:  # their running statistics stay as they are, too
+            self.model.global_backbone.eval()
+            self.model.local_backbone.eval()
+        self.order.go_to(at.epoch, at.batches * self.pictures_per_batch)
+        started = time.perf_counter() - at.seconds
+        bar = tqdm(
+            self.loader,
+            desc=f"epoch {at.epoch}/{self.recipe.epochs}",
+            initial=at.batches,
+            total=self.batches_per_epoch,
+            leave=False,
+            disable=not self.show,
+        )
+        for indices, first, second, labels, *_ in bar:
+            place = (at.epoch, "batch", at.batches, accelerator.process_index)
+            torch.manual_seed(seed_of(self.recipe.seed, *place))  # of dropout
+            with accelerator.accumulate(self.network):
+                with shared_batch_norm():
+                    output = self.network(first, second)
+                    loss = self.loss_of(output, labels)
+                save, end = self._look_around(loss, indices)
+                accelerator.backward(loss)
+                self.optimizer.step()
+                if accelerator.sync_gradients:
+                    self.schedule.step()
+                    at.step += 1
+                self.optimizer.zero_grad()
+            self.scores.update(*gather_output(accelerator.gather, output, labels), self.loss_of)
+            show_scores(bar, self.scores)
+            at.batches += 1
+            at.seconds = time.perf_counter() - started
+            if not accelerator.sync_gradients or at.batches == self.batches_per_epoch:
+                continue  # between two updates nothing can be saved; after the last one, it will be
+            if save or end:
+                self._save()
+            if end:
+                self._end()
+        at.record = {"epoch": at.epoch, "lr": self.schedule.get_last_lr()}
+        at.record |= {f"train_{name}": value for name, value in self.scores.compute().items()}
+        at.record["seconds"] = round(at.seconds, 3)
+        at.record["images_per_second"] = self.scores.num_images / at.seconds
+        self.scores.reset()
+        self._end_if_asked()
+
+    def _validate(self) -> Evaluation | None:
+        if self.validation_loader is None:
+            return None
+        self.validation_order.go_to(self.progress.epoch)
+        return run_evaluation(
+            self.accelerator,
+            self.network,
+            self.validation_loader,
+            self.model.num_classes,
+            self.loss_of,
+            self.show,
+            after_batch=self._end_if_asked,
+        )
+
+    def _close_epoch(self, found: Evaluation | None) -> None:
+        """Note what the epoch found, keep its weights if they are the best, and save."""
+        at = self.progress
+        assert at.record is not None
+        record, score = at.record, float(at.epoch)  # without validation, the last is the best
+        if found is not None:
+            if not math.isfinite(found.loss):
+                raise FloatingPointError(
+                    f"Expected a finite loss on the validation data, but got {found.loss} after "
+                    f"epoch {at.epoch}. Lower the learning rate, or train in fp32."
+                )
+            record |= {
+                "val_loss": found.loss,
+                "val_global": found.global_top1,
+                "val_local": found.local_top1,
+                "val_fused": found.fused_top1,
+                "val_images_per_second": found.images_per_second,
+            }
+            score = -found.loss if self.recipe.choose_epoch_by == "loss" else found.fused_top1
+        better = score > at.best_score
+        if better:
+            at.best_score, at.best_epoch, at.best_step = score, at.epoch, at.step
+            self.best_weights = self._weights()
+        at.history.append(record)
+        at.epoch, at.batches, at.seconds, at.record = at.epoch + 1, 0, 0.0, None
+        self._save()
+        if self.run_folder is not None:
+            if better:
+                self.run_folder.save_model(self.model)
+            self.run_folder.write_metrics(at.history)
+        if self.show:
+            tqdm.write(line_of(record, self.recipe.epochs))
+        self._end_if_asked()
+
+    def _look_around(self, loss: Tensor, indices: Tensor) -> tuple[bool, bool]:
+        """Refuse a loss that is not finite; ask all processes whether to save, and to end."""
+        due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
+        asked = self.termination.asked
+        mine = torch.tensor([loss.item(), float(due), float(asked)], device=loss.device)
+        losses, dues, asks = self.accelerator.gather(mine).view(-1, 3).unbind(1)
+        if not bool(torch.isfinite(losses).all()):
+            names = [self.names[i] for i in self.accelerator.gather(indices).tolist()]
+            worst = losses[~torch.isfinite(losses)][0].item()
+            raise FloatingPointError(
+                f"Expected a finite loss, but got {worst} in epoch {self.progress.epoch}, batch "
+                f"{self.progress.batches + 1} (update {self.progress.step + 1}), at learning rate "
+                f"{self.schedule.get_last_lr()[-1]:.2g}, on the pictures {', '.join(names)}. Lower "
+                "the learning rate, train in fp32, or look at these pictures."
+                + self._last_checkpoint()
+            )
+        return bool(dues[0] > 0), bool(asks.any())  # the main process's clock counts
+
+    def _end_if_asked(self) -> None:
+        asked = torch.tensor([float(self.termination.asked)], device=self.accelerator.device)
+        if self.run_folder is not None and bool(self.accelerator.gather(asked).any()):
+            self._save()
+            self._end()
+
+    def _end(self) -> None:
+        if self.show:
+            at = self.progress
+            tqdm.write(
+                f"SIGTERM: saved after update {at.step}, in epoch {at.epoch}; resume goes on there."
+            )
+        sys.exit(EXIT_CODE)
+
+    def _save(self) -> None:
+        if self.run_folder is None:
+            return
+        self.saved_at = time.monotonic()
+        scaler = self.accelerator.scaler
+        if self.accelerator.is_main_process:
+            state = {
+                "identity": self.identity,
+                "progress": asdict(self.progress),
+                "model": self._weights(),
+                "optimizer": self.optimizer.optimizer.state_dict(),
+                "schedule": self.schedule.state_dict(),
+                "scores": self.scores.state_dict(),
+                "scaler": scaler.state_dict() if scaler is not None else None,
+            }
+            self.run_folder.checkpoints.save(
+                state, step=self.progress.step, best_step=self.progress.best_step
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _last_checkpoint(self) -> str:
+        steps = self.run_folder.checkpoints.steps() if self.run_folder is not None else []
+        if not steps or self.run_folder is None:
+            return ""
+        return f" The last checkpoint is {self.run_folder.checkpoints.path(steps[-1])}."
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Copy the weights that are trained; those of frozen backbones stay as they are."""
+        frozen = ("global_backbone.", "local_backbone.") if self.recipe.freeze else ()
+        return {
+            name: tensor.detach().clone()
+            for name, tensor in self.model.state_dict().items()
+            if not name.startswith(frozen)
+        }
+
+
+def check_identity(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Refuse to go on with something else.
+
+    Args:
+        saved: of the checkpoint.
+        now: of this run; the same nested dictionaries.
+        path: of the checkpoint, for the message.
+
+    Raises:
+        ValueError: naming the first entry that differs.
+    """
+    for part in now:
+        before, after = saved.get(part), now[part]
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed = [key for key in after if before.get(key) != after[key]]
+            if not changed:
+                continue
+            part, before, after = f"{part} {changed[0]}", before.get(changed[0]), after[changed[0]]
+        if before != after:
+            raise ValueError(
+                f"Expected to resume with the {part} of {path}, {before!r}, but got {after!r}. "
+                "Start the run as it was started, or begin another in a new folder."
+            )
+
+
+def line_of(record: dict[str, Any], epochs: int) -> str:
+    """Put an epoch into a line of text."""
+    parts = [
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
+        f"loss {record['train_loss']:.3f}",
+    ]
+    for kind in ("train", "val"):
+        if f"{kind}_fused" in record:
+            values = [f"{100 * record[f'{kind}_{s}']:.1f}" for s in ("global", "local", "fused")]
+            parts.append(f"{kind} global {values[0]} local {values[1]} fused {values[2]}")
+    return "  ".join([*parts, f"{record['seconds']:.1f} s"])
