@@ -13,6 +13,10 @@ The authors' own recipe and patch files (VGG-19 at 448/224; its best epoch is pi
 set):
 
     python examples/cub_reproduce.py --data CUB_200_2011 --patches PATCHES --protocol paper
+
+On several processes or machines (docs/scale.md), each with its share of every batch:
+
+    torchrun --nproc_per_node 8 examples/cub_reproduce.py --data CUB_200_2011
 """
 
 import argparse
@@ -48,6 +52,7 @@ from recurrent_attention.training import (
     evaluate,
     fit,
     fit_global_head,
+    join_processes,
     propose_patches,
 )
 
@@ -190,6 +195,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         help="new folder for the results (default: runs/cub_reproduce-DATE-TIME)",
     )
     add(
+        "--resume",
+        action="store_true",
+        help="go on from the last checkpoint in --run-dir; if there is none, begin there",
+    )
+    add(
         "--cache-dir",
         type=Path,
         default=Path(".cache"),
@@ -197,6 +207,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add("--workers", type=int, default=0, help="processes that read pictures (default: 0)")
     args = parser.parse_args(arguments)
+    if args.resume and args.run_dir is None:
+        parser.error("--resume needs --run-dir DIR, the folder of the run to go on with")
     if args.data is None and args.patches != "auto":
         parser.error("--patches needs --data DIR: drawn birds bring their own patches")
     if args.protocol == "paper" and args.data is not None and args.patches == "auto":
@@ -366,12 +378,18 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     args = parse_arguments(arguments)
     started = time.perf_counter()
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    run = RunFolder(args.run_dir or Path("runs") / f"cub_reproduce-{stamp}")
-    splits = read_pictures(args)
+    processes = join_processes(args.device)
+    run_dir = args.run_dir or Path("runs") / f"cub_reproduce-{stamp}"
+    run = RunFolder(run_dir, resume=args.resume)
+    proposed = run.path / "boxes.json"
+    with processes.main_process_first():  # that one draws birds, if they are not there
+        splits = read_pictures(args)
+        if proposed.is_file():  # the run that is resumed proposed them
+            args.patches = proposed
     boxes = find_boxes(args, splits)
     train, test = (first_of_each_class(split, args.pictures_per_class) for split in splits)
-    if args.data is not None and args.patches == "auto":
-        write_boxes(run.path / "boxes.json", boxes)
+    if args.data is not None and args.patches == "auto" and processes.is_main_process:
+        write_boxes(proposed, boxes)
     model = build_model(args, train.class_names)
     recipe = build_recipe(args)
     config = {
@@ -385,7 +403,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-    run.write_json("config.json", config)
+    if not (run.path / "config.json").is_file():  # a resumed run keeps its own
+        run.write_json("config.json", config)
     views = {
         "image_size": args.image_size,
         "patch_size": args.patch_size,
@@ -411,8 +430,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         rest, validation = train.split(VALIDATION_SHARE, seed=args.seed)
         data = TwoStreamDataset(rest, boxes, num_patches=args.train_patches, train=True, **views)
         held_out = TwoStreamDataset(validation, boxes, num_patches=args.num_patches, **views)
-    print(f"{len(data)} pictures to train on, {len(held_out)} of {chosen_on} to choose the epoch")
-    fitted = fit(model, data, held_out, recipe=recipe, run_folder=run, **common)
+    if processes.is_main_process:
+        print(f"{len(data)} pictures to train on, {len(held_out)} of {chosen_on} to choose by")
+    fitted = fit(model, data, held_out, recipe=recipe, run_folder=run, resume=args.resume, **common)
     best = fitted.history[fitted.best_epoch - 1]
     if args.protocol == "paper":
         final = Evaluation(
@@ -447,12 +467,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "chosen_on": chosen_on,
         "seconds": round(time.perf_counter() - started, 1),
     }
-    draw_curves(
-        fitted.history, run.path / "curves.png", best_epoch=fitted.best_epoch, held_out=chosen_on
-    )
-    explain_some(model, test, boxes, run)
     run.write_json("result.json", result)
-    print(f"\n{report(result)}\n\nrun folder          {run.path} ({result['seconds']:.0f} s)")
+    if processes.is_main_process:
+        curves = run.path / "curves.png"
+        draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out=chosen_on)
+        explain_some(model, test, boxes, run)
+        print(f"\n{report(result)}\n\nrun folder          {run.path} ({result['seconds']:.0f} s)")
+    processes.destroy_process_group()
     return result
 
 

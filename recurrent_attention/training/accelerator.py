@@ -1,13 +1,11 @@
 """The device and precision of a run, as Accelerate holds them."""
 
-from typing import Literal
-
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-Device = Literal["auto", "cpu", "cuda"]
+from recurrent_attention.training.processes import Device, is_cpu
 
 
 def make_accelerator(device: Device, precision: str, accumulation_steps: int = 1) -> Accelerator:
@@ -33,7 +31,7 @@ def make_accelerator(device: Device, precision: str, accumulation_steps: int = 1
     # Accelerate keeps one state a process; a second call with other settings needs a fresh one.
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(
-        cpu=device == "cpu",
+        cpu=is_cpu(device),
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulation_steps,
     )

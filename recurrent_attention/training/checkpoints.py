@@ -56,7 +56,7 @@ class Checkpoints:
                 # Through Python's file, whose errors say what happened; torch's own do not.
                 torch.save({"format": FORMAT, **state}, file)
         except (OSError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error).split("\n")[0]
+            reason = _reason(error)
             raise OSError(
                 f"Expected to write a checkpoint at {path}, but got: {reason}. {self._last_one()} "
                 "Make room, and go on with resume."
@@ -104,3 +104,13 @@ class Checkpoints:
             if steps
             else ("There is no checkpoint yet.")
         )
+
+
+def _reason(error: BaseException) -> str:
+    """Say why a file could not be written; torch hides that behind an error of its own."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error).split("\n")[0]

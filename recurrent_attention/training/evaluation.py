@@ -19,9 +19,10 @@ from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamOutput
-from recurrent_attention.training.accelerator import Device, make_accelerator, to_channels_last
+from recurrent_attention.training.accelerator import make_accelerator, to_channels_last
 from recurrent_attention.training.draws import EpochOrder, loader_of
 from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
+from recurrent_attention.training.processes import Device
 
 
 class Evaluation(NamedTuple):

@@ -13,11 +13,12 @@ from torch import nn
 
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
-from recurrent_attention.training.accelerator import Device, make_accelerator, to_channels_last
+from recurrent_attention.training.accelerator import make_accelerator, to_channels_last
 from recurrent_attention.training.evaluation import check_labels
 from recurrent_attention.training.feature_store import digest_of
 from recurrent_attention.training.features import Heads, frozen_features
 from recurrent_attention.training.loop import TrainingLoop
+from recurrent_attention.training.processes import Device
 from recurrent_attention.training.recipe import Recipe, backbone_parameters
 from recurrent_attention.training.run_folder import RunFolder
 

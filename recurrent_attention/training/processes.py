@@ -1,7 +1,7 @@
 """Several processes: what one of them decides, and what each does a share of."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from accelerate import PartialState
@@ -9,6 +9,29 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 T = TypeVar("T")
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def join_processes(device: Device = "auto") -> PartialState:
+    """Join the processes that `torchrun` or `accelerate launch` started; without them, be alone.
+
+    Args:
+        device: "auto" takes an accelerator if there is one.
+
+    Returns:
+        Accelerate's `PartialState`: `is_main_process`, `main_process_first()` and more. Later calls
+        give the same.
+    """
+    return PartialState() if PartialState._shared_state else PartialState(cpu=is_cpu(device))
+
+
+def is_cpu(device: Device) -> bool:
+    """Tell whether a device is the CPU.
+
+    Accelerate has to be told: otherwise, where there is no GPU, it lets each of several processes
+    train by itself, over the same files.
+    """
+    return device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
 
 
 def from_main(make: Callable[[], T]) -> T:
@@ -24,7 +47,7 @@ def from_main(make: Callable[[], T]) -> T:
         Exception: what `make` raised, in every process.
     """
     made: list[Any] = [None, None]
-    if PartialState().is_main_process:
+    if join_processes().is_main_process:
         try:
             made[0] = make()
         except Exception as error:
@@ -64,7 +87,7 @@ def take_over_from_main(module: nn.Module) -> None:
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """Sum a tensor over the processes; gradients are summed as well."""
-    total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(tensor)
     return total
 
 

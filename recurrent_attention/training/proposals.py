@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.modes import eval_mode
-from recurrent_attention.training.accelerator import Device, make_accelerator, to_channels_last
+from recurrent_attention.training.accelerator import make_accelerator, to_channels_last
 from recurrent_attention.training.evaluation import check_labels
 from recurrent_attention.training.feature_store import (
     FeatureStore,
@@ -23,6 +23,7 @@ from recurrent_attention.training.feature_store import (
     key_of,
 )
 from recurrent_attention.training.processes import (
+    Device,
     from_all,
     share_of_missing,
     take_over_from_main,

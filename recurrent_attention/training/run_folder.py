@@ -4,11 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.training.checkpoints import Checkpoints
-from recurrent_attention.training.processes import from_main
+from recurrent_attention.training.processes import from_main, join_processes
 from recurrent_attention.whole_file import remove_parts, whole_file
 
 
@@ -46,11 +44,11 @@ class RunFolder:
 
     def save_model(self, model: TwoStreamClassifier) -> None:
         """Write the model into `model_dir`, each of its files whole or not at all."""
-        if PartialState().is_main_process:
+        if join_processes().is_main_process:
             model.save_pretrained(self.model_dir)
 
     def _write(self, name: str, text: str) -> None:
-        if PartialState().is_main_process:
+        if join_processes().is_main_process:
             with whole_file(self.path / name) as beside:
                 beside.write_text(text, encoding="utf-8")
 
