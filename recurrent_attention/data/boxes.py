@@ -51,7 +51,14 @@ def read_boxes(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["boxes"]
         every = {str(name): torch.tensor(row, dtype=torch.float32) for name, row in rows.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ValueError(
             f'Expected {path} to hold {{"boxes": {{"NAME": [[x0, y0, x1, y1], ...]}}}} as '
             f"`write_boxes` writes it, but got: {error!r}."

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from recurrent_attention.whole_file import remove_parts, whole_file
+from recurrent_attention.whole_file import whole_file
 
 FORMAT = 1
 
@@ -89,10 +89,6 @@ class Checkpoints:
                 "go on from the one before, if there is one, or else from the beginning."
             ) from error
         return state
-
-    def clean(self) -> None:
-        """Delete what a killed run was writing."""
-        remove_parts(self.folder)
 
     def _files(self) -> list[Path]:
         return [p for p in self.folder.glob("step-*.pt") if p.stem[5:].isdecimal()]

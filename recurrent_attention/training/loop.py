@@ -23,6 +23,7 @@ from recurrent_attention.training.evaluation import (
     run_evaluation,
     show_scores,
 )
+from recurrent_attention.training.processes import from_main
 from recurrent_attention.training.recipe import Recipe, build_optimizer, build_schedule
 from recurrent_attention.training.run_folder import RunFolder
 from recurrent_attention.training.shared_batch_norm import shared_batch_norm
@@ -136,9 +137,11 @@ class TrainingLoop:
         """
         assert self.run_folder is not None
         checkpoints = self.run_folder.checkpoints
-        if not checkpoints.steps():
+        # The main process says which; one that cannot see the file must not begin by itself.
+        steps = from_main(checkpoints.steps)
+        if not steps:
             return
-        state = checkpoints.load(checkpoints.steps()[-1])
+        state = checkpoints.load(steps[-1])
         check_identity(
             state["identity"], self.identity, checkpoints.path(state["progress"]["step"])
         )

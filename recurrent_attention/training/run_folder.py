@@ -66,5 +66,6 @@ def _claim(path: Path, resume: bool) -> Path:
                 "neither config.json nor checkpoints. Name the folder of the run."
             )
     path.mkdir(parents=True, exist_ok=True)
-    remove_parts(path)
+    for folder in (path, path / "checkpoints", path / "model"):
+        remove_parts(folder)  # of a killed run
     return path
