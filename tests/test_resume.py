@@ -113,6 +113,26 @@ def test_a_resumed_run_equals_one_without_a_break(
     assert_same(found, expected)
 
 
+def test_a_kill_between_a_checkpoint_and_the_model_loses_neither(
+    colored_pictures, tmp_path, monkeypatch
+):
+    data, recipe = make_data(colored_pictures), replace(RECIPE, epochs=1)
+
+    def interrupt(*_):
+        raise Interrupted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "save_model", interrupt)
+        with pytest.raises(Interrupted):
+            fit(make_model(), *data, recipe=recipe, run_folder=RunFolder(tmp_path / "run"), **QUIET)
+    run = RunFolder(tmp_path / "run", resume=True)
+    model = make_model()
+    fit(model, *data, recipe=recipe, run_folder=run, resume=True, **QUIET)
+    kept = TwoStreamClassifier.from_pretrained(run.model_dir).state_dict()
+    assert all(torch.equal(kept[name], value) for name, value in model.state_dict().items())
+    assert json.loads((run.path / "metrics.jsonl").read_text())["epoch"] == 1
+
+
 def test_sigterm_saves_and_ends(colored_pictures, tmp_path, stop_at):
     data = make_data(colored_pictures)
     whole = make_model()
