@@ -19,6 +19,7 @@ from recurrent_attention.data import TwoStreamDataset
 from recurrent_attention.training import Recipe, RunFolder, fit, loop
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.draws import Draws, EpochOrder
+from recurrent_attention.whole_file import whole_file
 
 QUIET = {"device": "cpu", "progress": False}
 RECIPE = Recipe(epochs=3, batch_size=4, lr=1e-3, seed=5)  # 4 updates an epoch
@@ -151,6 +152,22 @@ def test_sigterm_saves_and_ends(colored_pictures, tmp_path, stop_at):
     model = make_model()
     found = results(model, fit(model, *data, recipe=RECIPE, run_folder=run, resume=True, **QUIET))
     assert_same(found, expected)
+
+
+def test_whole_files_reach_the_disk_and_then_their_name(tmp_path, monkeypatch):
+    path, done = tmp_path / "a.txt", []
+    path.write_text("old")
+    fsync, replaced = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: done.append("sync") or fsync(number))
+    monkeypatch.setattr(
+        Path, "replace", lambda self, to: done.append("rename") or replaced(self, to)
+    )
+    with path.open() as before:
+        with whole_file(path) as beside:
+            beside.write_text("new")
+        assert before.read() == "old"  # replaced, not overwritten
+    assert path.read_text() == "new"
+    assert done == ["sync", "rename", "sync"]
 
 
 def test_only_the_best_and_the_last_checkpoint_are_kept(tmp_path):
