@@ -1,5 +1,6 @@
 """Labelled pictures on disk: the form that every data set of this package has."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset
 
 from recurrent_attention.reading import open_picture, picture_size
 
+_OUT = re.compile(r"^$|^/|(^|/)\.\.(/|$)|\\|^[A-Za-z]:|\0")  # on Windows, too
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
@@ -32,7 +34,8 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         class_names: tuple of class names.
 
     Raises:
-        ValueError: if names and labels differ in number, or a name stands twice.
+        ValueError: if names and labels differ in number, a name stands twice, or leads out of the
+            folder.
     """
 
     def __init__(
@@ -54,6 +57,11 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         if len(set(self.names)) != len(self.names):
             twice = next(name for name, count in Counter(self.names).items() if count > 1)
             raise ValueError(f"Expected each picture to be listed once, but {twice} stands twice.")
+        for name in self.names:  # they may come from the text files of others
+            if _OUT.search(name):
+                raise ValueError(
+                    f"Expected names of pictures below {self.root}, but got {name[:200]!r}."
+                )
 
     def __len__(self) -> int:
         return len(self.names)
