@@ -17,6 +17,7 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content, self.replies, self.asked = CONTENT, [], []
+        self.files = {}  # by name, instead of `content`
         self.leave = threading.Event()
 
     @property
@@ -49,7 +50,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def honest(handler, *, until=None, content=None):
     """The whole, or what was asked for; `until` breaks off after that byte of the file."""
-    content = content or handler.server.content
+    name = handler.path.partition("?")[0].rsplit("/", 1)[1]
+    content = content or handler.server.files.get(name, handler.server.content)
     first = handler.first
     if first >= len(content):
         handler.start(416, Content_Range=f"bytes */{len(content)}")

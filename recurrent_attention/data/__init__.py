@@ -7,6 +7,7 @@ from recurrent_attention.data.boxes import (
     write_boxes,
 )
 from recurrent_attention.data.cub import CUB200
+from recurrent_attention.data.dogs import StanfordDogs
 from recurrent_attention.data.folder import PictureFolder
 from recurrent_attention.data.pictures import Pictures, pictures_under
 from recurrent_attention.data.synthetic import SyntheticBirds
@@ -17,6 +18,7 @@ __all__ = [
     "CUB200",
     "PictureFolder",
     "Pictures",
+    "StanfordDogs",
     "SyntheticBirds",
     "TwoStreamDataset",
     "TwoStreamSample",
