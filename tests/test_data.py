@@ -412,6 +412,60 @@ def test_patch_file_with_a_bad_box(cub, row, message):
         read_patch_file(path, train)
 
 
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def npy_header(shape, dtype="<f8"):
+    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+TABLE = np.ones((4, 2, 5))
+HOSTILE_TABLES = {
+    "a pickle": (b"cos\nsystem\n(S'true'\ntR.", "a NumPy array file, but got: no array in its"),
+    "a zip": (b"PK\x03\x04" + bytes(50), "a NumPy array file, but got: no array in its format"),
+    "cut off": (npy(TABLE)[:-1], "a NumPy array file, but got: mmap length is greater than file"),
+    "petabytes": (npy_header((4, 10**12, 5)), "but got: mmap length is greater than file size"),
+    "more than numbers": (npy_header((2**32, 2**32, 5)), "to be a NumPy array file, but got: "),
+    "less than none": (npy_header((-4, 1, 5)), "to be a NumPy array file, but got: "),
+    "half a header": (npy(TABLE)[:30], "to be a NumPy array file, but got: "),
+    "brackets": (npy_header("(" * 900), "to be a NumPy array file, but got: "),
+    "objects": (npy(np.array([[[None] * 5]])), "to be a NumPy array file, but got: "),
+    "no boxes": (npy(TABLE[:, :0]), r"in shape \(pictures, boxes, 5\), but got \(4, 0, 5\)."),
+    "text": (npy(TABLE.astype(str)), "to hold numbers, but got <U32."),
+    "complex numbers": (npy(TABLE * 1j), "to hold numbers, but got complex128."),
+    "dates": (npy(TABLE.astype("M8[s]")), r"to hold numbers, but got datetime64\[s\]."),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", HOSTILE_TABLES)
+def test_hostile_patch_files(cub, kind):
+    content, sentence = HOSTILE_TABLES[kind]
+    path = cub / "train_patches.npy"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        read_patch_file(path, CUB200(cub))
+    assert str(caught.value).startswith(f"Expected {path} to ")
+    assert "\n" not in str(caught.value)
+
+
+def test_patch_files_of_other_types_of_numbers(cub):
+    train = CUB200(cub)
+    rows = np.array(rows_for(train)).round()
+    expected = None
+    for dtype in ("<f8", ">f8", "<f4", "<i2", ">u2"):
+        path = cub / "train_patches.npy"
+        np.save(path, rows.astype(dtype))
+        boxes = read_patch_file(path, train)
+        expected = expected or boxes
+        for name in train.names:
+            assert torch.equal(boxes[name], expected[name])
+
+
 def test_patch_file_that_is_none(cub):
     train = CUB200(cub)
     path = cub / "train_patches.npy"
