@@ -54,7 +54,7 @@ def dogs(tmp_path):
     for name, box in BOXES.items():
         for path in (root / "Images" / name, root / "Annotation" / name[:-4]):
             path.parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (50, 45), (box[0], 0, 0)).save(root / "Images" / name)
+        Image.new("RGB", (50, 45), (50 * box[0], 0, 0)).save(root / "Images" / name)
         (root / "Annotation" / name[:-4]).write_text(annotation(box, (1, 1, 5, 5)))
     write_list(root / "train_list.mat", TRAIN)
     write_list(root / "test_list.mat", TEST)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from recurrent_attention.data.decoding import BadPicture, decode_all
 from recurrent_attention.reading import open_picture, picture_size
 
 _OUT = re.compile(r"^$|^/|(^|/)\.\.(/|$)|\\|^[A-Za-z]:|\0")  # on Windows, too
@@ -91,6 +92,38 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         chosen.names = tuple(self.names[i] for i in indices)
         chosen.labels = tuple(self.labels[i] for i in indices)
         return chosen
+
+    def readable(
+        self, *, num_workers: int = 0, progress: bool = True
+    ) -> tuple[Self, list[BadPicture]]:
+        """Keep the pictures that can be read, and name those that cannot.
+
+        Each is decoded, as training would do it. Pictures that a check finds fault with, but that
+        can be read, are kept (`recurrent_attention.data.check`).
+
+        Args:
+            num_workers: processes that decode; 0 is this one.
+            progress: show a bar.
+
+        Returns:
+            A data set of the readable pictures, in the order of this one, and for each of the
+            others its path and what is wrong with it.
+
+        Raises:
+            ValueError: if `num_workers` is negative.
+            RuntimeError: if a worker is ended from outside, as by a system without memory.
+        """
+        paths = [self.path(index) for index in range(len(self))]
+        decoded = decode_all(
+            paths, num_workers=num_workers, progress=progress, description="read pictures"
+        )
+        kept, bad = [], []
+        for index, found in enumerate(decoded):
+            if found.is_readable:
+                kept.append(index)
+            else:
+                bad.append(BadPicture(paths[index], found.reason))
+        return self.subset(kept), bad
 
     def split(self, fraction: float, *, seed: int) -> tuple[Self, Self]:
         """Split off a validation set, with the same share of every class.
