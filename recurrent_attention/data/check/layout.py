@@ -1,5 +1,6 @@
 """Which data set a folder holds: its pictures by split, and the files that nobody reads."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -117,4 +118,13 @@ def _folders(root: Path) -> list[str]:
 
 
 def _files(root: Path) -> list[Path]:
-    return sorted(file for file in root.rglob("*") if file.name[0] != "." and not file.is_dir())
+    """List what is no folder in a folder, at any depth, sorted; hidden files are left out.
+
+    `os.walk` asks the system about no single file, which it may forbid.
+    """
+    return sorted(
+        Path(folder) / name
+        for folder, _, names in os.walk(root)
+        for name in names
+        if name[0] != "."
+    )
