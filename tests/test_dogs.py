@@ -244,6 +244,10 @@ HOSTILE_LISTS = {
         mat(packed(bytes(2**25))),
         "a variable that is cut off, or more than 16777216 bytes",
     ),
+    "two bombs": (
+        mat(*[packed(matrix(2, (1, 1), b"x", element(1, bytes(9 * 2**20))))] * 2),
+        "a variable that is cut off, or more than 16777216 bytes",
+    ),
     "packed twice": (mat(packed(packed(NAMES))), "an element of kind 15"),
     "cells 100,000 deep": (mat(nested(100_000)), "a cell that holds no text"),
     "cells 100,000 deep, packed": (mat(packed(nested(100_000))), "a cell that holds no text"),

@@ -5,6 +5,7 @@ import hashlib
 import pytest
 from loopback import CONTENT, OTHER, honest
 
+import recurrent_attention.data.download
 from recurrent_attention.data.download import RemoteFile, download
 
 
@@ -129,6 +130,16 @@ SURVIVED = {
 def test_a_download_survives(server, tmp_path, fault):
     server.replies, asked = list(SURVIVED[fault][0]), SURVIVED[fault][1]
     assert fetched(server, tmp_path) == asked
+
+
+def test_bytes_of_a_wrong_range_are_not_taken(server, tmp_path, monkeypatch):
+    sums = []
+    of_file = recurrent_attention.data.download._md5
+    module = "recurrent_attention.data.download._md5"
+    monkeypatch.setattr(module, lambda path: sums.append(of_file(path)) or sums[-1])
+    server.replies = [cut_at(70_000), wrong_range("bytes 0-299999/300000")]
+    fetched(server, tmp_path)
+    assert sums == [hashlib.md5(CONTENT).hexdigest()]  # no sum of a mixture before
 
 
 CALL_AGAIN = " Call again to go on."
