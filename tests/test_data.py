@@ -160,6 +160,7 @@ def test_cub_of_the_wrong_layout(cub):
             "Expected line 1 of .*part_locs.txt to be an image, a part of parts.txt, x, y and "
             "whether it is visible, but got '40 9 1 1 1'.",
         ),
+        ("parts/part_locs.txt", ["40"], "Expected line 1 of .*part_locs.txt to be an image, a"),
         ("parts/part_locs.txt", ["40 1"], "Expected line 1 of .*part_locs.txt to be an image, a"),
         ("parts/part_locs.txt", ["40 1 x y 1"], "part_locs.txt to hold numbers, but got 'x y'.$"),
     ],

@@ -213,13 +213,14 @@ def _read_parts(root: Path, names: dict[int, str]) -> dict[str, dict[str, Point]
     name_of_image = {str(image_id): name for image_id, name in names.items()}
     parts: dict[str, dict[str, Point]] = {}
     for where, line in _lines(locations):
-        image_id, part_id, *values = line.split()
-        if len(values) != 3 or part_id not in name_of_part:
+        fields = line.split()
+        if len(fields) != 5 or fields[1] not in name_of_part:
             raise ValueError(
                 f"Expected {where} to be an image, a part of {part_names.name}, x, y and whether "
                 f"it is visible, but got {line[:200]!r}."
             )
-        if values[2] == "1" and image_id in name_of_image:
-            x, y = _numbers(values[:2], where)
+        image_id, part_id, *place, visible = fields
+        if visible == "1" and image_id in name_of_image:
+            x, y = _numbers(place, where)
             parts.setdefault(name_of_image[image_id], {})[name_of_part[part_id]] = (x, y)
     return parts
