@@ -96,7 +96,7 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 @contextmanager
 def _open(path: str | os.PathLike[str], name: str | None = None) -> Iterator[Image.Image]:
     where = f"at {os.fspath(path)}" + (f" ({name})" if name else "")
-    if Path(path).is_dir():
+    if _is_folder(Path(path)):
         raise ValueError(f"Expected a picture {where}, but it is a folder. Pass the files in it.")
     with (
         _one_sentence(where, " Replace or remove the file."),
@@ -104,6 +104,13 @@ def _open(path: str | os.PathLike[str], name: str | None = None) -> Iterator[Ima
         _identify(file) as picture,
     ):
         yield picture
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # no permission to look, or too long a name: opening it says what is wrong
+        return False
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """What several test files share: small data sets, and the real birds where they are."""
 
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from loopback import Server
 from PIL import Image
 
 from recurrent_attention.data import Pictures
@@ -35,3 +37,15 @@ def colored_pictures(tmp_path):
         labels.append(label)
         boxes[names[-1]] = torch.tensor([[2.0, 2.0, 20.0, 20.0], [10.0, 5.0, 40.0, 38.0]])
     return Pictures(root, names, labels, ["red", "blue"]), boxes
+
+
+@pytest.fixture
+def server():
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.leave.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()

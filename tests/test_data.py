@@ -1,10 +1,14 @@
 """Reading pictures, CUB's layout, folders per class and patch files."""
 
+import hashlib
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loopback import honest
 from PIL import Image
 
 from recurrent_attention.data import (
@@ -15,6 +19,7 @@ from recurrent_attention.data import (
     open_picture,
     read_patch_file,
 )
+from recurrent_attention.data.download import RemoteFile
 from recurrent_attention.data.pictures import picture_size
 
 # Ids deliberately neither in the order of names nor from 1; file names chosen so that the order of
@@ -131,7 +136,33 @@ def test_cub_of_the_wrong_layout(cub):
             ["1 a/b.jpg", "x y"],
             "Expected line 2 of .*images.txt to be a number and 1",
         ),
-        ("images.txt", ["1 a/b.jpg", "1 c/d.jpg"], "1 stands again in line 2."),
+        ("images.txt", ["1 a/b.jpg", "1 c/d.jpg"], "1 stands again in line 2 of .*images.txt.$"),
+        ("images.txt", ["\u00b2 a/b.jpg"], "Expected line 1 of .*images.txt to be a number and 1"),
+        (
+            "image_class_labels.txt",
+            [f"{i} auk" for i in ROWS],
+            "labels.txt to give each image the number of a class, but got 'auk' for 40.",
+        ),
+        (
+            "train_test_split.txt",
+            [f"{i} 2" for i in ROWS],
+            "train_test_split.txt to mark each image with 0 or 1, but got '2' for 005.Wren/wren_a",
+        ),
+        (
+            "bounding_boxes.txt",
+            ["40 1 2 3 wide"],
+            "Expected the row of 40 in .*bounding_boxes.txt to hold numbers, but got '1 2 3 wide'.",
+        ),
+        ("bounding_boxes.txt", ["40 1 2 3 nan"], "to hold numbers, but got '1 2 3 nan'.$"),
+        (
+            "parts/part_locs.txt",
+            ["40 9 1 1 1"],
+            "Expected line 1 of .*part_locs.txt to be an image, a part of parts.txt, x, y and "
+            "whether it is visible, but got '40 9 1 1 1'.",
+        ),
+        ("parts/part_locs.txt", ["40"], "Expected line 1 of .*part_locs.txt to be an image, a"),
+        ("parts/part_locs.txt", ["40 1"], "Expected line 1 of .*part_locs.txt to be an image, a"),
+        ("parts/part_locs.txt", ["40 1 x y 1"], "part_locs.txt to hold numbers, but got 'x y'.$"),
     ],
 )
 def test_cub_files_that_disagree(cub, file, lines, message):
@@ -140,11 +171,83 @@ def test_cub_files_that_disagree(cub, file, lines, message):
         CUB200(cub)
 
 
+@pytest.mark.parametrize(
+    "name", ["/etc/x.jpg", "../x.jpg", "001.Auk/../../x.jpg", "C:/x.jpg", "a\\..\\x.jpg", "a/.."]
+)
+def test_cub_names_that_lead_out(cub, name):
+    write(cub / "images.txt", [f"{i} {name if i == 7 else ROWS[i][0]}" for i in ROWS])
+    with pytest.raises(ValueError) as caught:
+        CUB200(cub)
+    assert str(caught.value) == (
+        f"Expected names of pictures below {cub / 'images'}, but got {name!r}."
+    )
+
+
+def test_cub_text_that_is_none(cub):
+    (cub / "classes.txt").write_bytes(b"1 001.Auk\n5 \xff\xfe\n")
+    with pytest.raises(ValueError) as caught:
+        CUB200(cub)
+    assert str(caught.value) == (
+        f"Expected {cub / 'classes.txt'} to be text in UTF-8, but got: 'utf-8' codec can't decode "
+        "byte 0xff in position 12: invalid start byte."
+    )
+
+
 def test_cub_unknown_split(cub):
     with pytest.raises(
         ValueError, match="^Expected `split` to be 'train', 'test' or 'all', but got"
     ):
         CUB200(cub, "val")
+
+
+@pytest.fixture
+def cub_on_a_server(cub, server, monkeypatch):
+    """A server that has the data set as an archive, laid out as the official one."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(cub, "CUB_200_2011")
+        tar.add(cub / "classes.txt", "attributes.txt")
+    server.content = packed.getvalue()
+    md5 = hashlib.md5(server.content).hexdigest()
+    archive = RemoteFile(server.url, len(server.content), md5)
+    monkeypatch.setattr("recurrent_attention.data.cub.ARCHIVE", archive)
+    monkeypatch.setattr("recurrent_attention.data.archive._to_disk", lambda: None)
+    monkeypatch.setattr("recurrent_attention.data.download.time.sleep", lambda seconds: None)
+    return server
+
+
+def test_cub_is_downloaded_once(cub, cub_on_a_server, tmp_path):
+    cub_on_a_server.replies = [lambda handler: honest(handler, until=700)]
+    root = tmp_path / "new" / "data"
+    data = CUB200(root, download=True, progress=False)
+    assert cub_on_a_server.asked == [None, "bytes=700-"]
+    assert data.folder == root / "CUB_200_2011"
+    assert data.names == CUB200(cub).names
+    assert data.bounding_boxes == CUB200(cub).bounding_boxes
+    assert np.array_equal(data[0][0], CUB200(cub)[0][0])
+    assert (data.folder / "attributes.txt").is_file()
+    for again in (root, root / "CUB_200_2011"):
+        assert len(CUB200(again, "test", download=True, progress=False)) == 2
+    assert len(cub_on_a_server.asked) == 2
+
+
+def test_cub_that_is_there_in_part_is_no_download(cub, cub_on_a_server):
+    (cub / "images" / "001.Auk" / "auk_1.jpg").unlink()
+    (cub / "images" / "005.Wren" / "wren_b.jpg").unlink()
+    for root in (cub, cub.parent):
+        with pytest.raises(FileNotFoundError) as caught:
+            CUB200(root, download=True)
+        assert str(caught.value) == (
+            f"Expected {cub} to hold the 6 pictures that its lists name, but 2 are missing, the "
+            "first 001.Auk/auk_1.jpg. Remove or rename the folder and call again."
+        )
+    (cub / "images.txt").unlink()
+    with pytest.raises(FileNotFoundError) as caught:
+        CUB200(cub.parent, download=True)
+    assert str(caught.value).startswith(
+        f"Expected the layout of CUB-200-2011 in {cub}, but images.txt is missing; found: "
+    )
+    assert cub_on_a_server.asked == []
 
 
 @pytest.mark.parametrize(
@@ -308,6 +411,60 @@ def test_patch_file_with_a_bad_box(cub, row, message):
     path = write_patches(cub / "train_patches.npy", rows)
     with pytest.raises(ValueError, match=message):
         read_patch_file(path, train)
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def npy_header(shape, dtype="<f8"):
+    text = f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+TABLE = np.ones((4, 2, 5))
+HOSTILE_TABLES = {
+    "a pickle": (b"cos\nsystem\n(S'true'\ntR.", "a NumPy array file, but got: no array in its"),
+    "a zip": (b"PK\x03\x04" + bytes(50), "a NumPy array file, but got: no array in its format"),
+    "cut off": (npy(TABLE)[:-1], "a NumPy array file, but got: mmap length is greater than file"),
+    "petabytes": (npy_header((4, 10**12, 5)), "but got: mmap length is greater than file size"),
+    "more than numbers": (npy_header((2**32, 2**32, 5)), "to be a NumPy array file, but got: "),
+    "less than none": (npy_header((-4, 1, 5)), "to be a NumPy array file, but got: "),
+    "half a header": (npy(TABLE)[:30], "to be a NumPy array file, but got: "),
+    "brackets": (npy_header("(" * 900), "to be a NumPy array file, but got: "),
+    "objects": (npy(np.array([[[None] * 5]])), "to be a NumPy array file, but got: "),
+    "no boxes": (npy(TABLE[:, :0]), r"in shape \(pictures, boxes, 5\), but got \(4, 0, 5\)."),
+    "text": (npy(TABLE.astype(str)), "to hold numbers, but got <U32."),
+    "complex numbers": (npy(TABLE * 1j), "to hold numbers, but got complex128."),
+    "dates": (npy(TABLE.astype("M8[s]")), r"to hold numbers, but got datetime64\[s\]."),
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", HOSTILE_TABLES)
+def test_hostile_patch_files(cub, kind):
+    content, sentence = HOSTILE_TABLES[kind]
+    path = cub / "train_patches.npy"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        read_patch_file(path, CUB200(cub))
+    assert str(caught.value).startswith(f"Expected {path} to ")
+    assert "\n" not in str(caught.value)
+
+
+def test_patch_files_of_other_types_of_numbers(cub):
+    train = CUB200(cub)
+    rows = np.array(rows_for(train)).round()
+    expected = None
+    for dtype in ("<f8", ">f8", "<f4", "<i2", ">u2"):
+        path = cub / "train_patches.npy"
+        np.save(path, rows.astype(dtype))
+        boxes = read_patch_file(path, train)
+        expected = expected or boxes
+        for name in train.names:
+            assert torch.equal(boxes[name], expected[name])
 
 
 def test_patch_file_that_is_none(cub):

@@ -2,6 +2,7 @@
 
 import io
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -241,6 +242,19 @@ def test_one_sentence_for_what_is_no_picture(tmp_path, monkeypatch, file, error,
         with pytest.raises(error) as caught:
             picture_size(path)
         assert said(caught) == sentence.format(path)
+
+
+def test_a_folder_that_may_not_be_looked_into(tmp_path, monkeypatch):
+    def forbidden(path, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", forbidden)
+    monkeypatch.setattr(Path, "open", forbidden)
+    path = tmp_path / "a.jpg"
+    with pytest.raises(ValueError) as caught:
+        open_picture(path)
+    denied = f"[Errno 13] Permission denied: '{path}'"
+    assert said(caught) == READABLE.format(path) + denied + "." + REPLACE
 
 
 def test_one_sentence_for_open_files_and_pil_images(tmp_path):

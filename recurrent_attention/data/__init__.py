@@ -6,7 +6,10 @@ from recurrent_attention.data.boxes import (
     read_patch_file,
     write_boxes,
 )
+from recurrent_attention.data.check import CheckReport, Problem, check
 from recurrent_attention.data.cub import CUB200
+from recurrent_attention.data.decoding import BadPicture
+from recurrent_attention.data.dogs import StanfordDogs
 from recurrent_attention.data.folder import PictureFolder
 from recurrent_attention.data.pictures import Pictures, pictures_under
 from recurrent_attention.data.synthetic import SyntheticBirds
@@ -15,11 +18,16 @@ from recurrent_attention.reading import open_picture
 
 __all__ = [
     "CUB200",
+    "BadPicture",
+    "CheckReport",
     "PictureFolder",
     "Pictures",
+    "Problem",
+    "StanfordDogs",
     "SyntheticBirds",
     "TwoStreamDataset",
     "TwoStreamSample",
+    "check",
     "find_patch_files",
     "open_picture",
     "pictures_under",

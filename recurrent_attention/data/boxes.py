@@ -1,6 +1,7 @@
 """Patch boxes by picture: our files, the authors' files, and looking a picture up."""
 
 import json
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,18 @@ from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.views import check_boxes
 from recurrent_attention.whole_file import whole_file
 
+_NO_ARRAY = (  # what NumPy was seen to raise on damaged files, and kin
+    ValueError,
+    OSError,
+    EOFError,
+    SyntaxError,
+    TypeError,
+    KeyError,
+    ArithmeticError,
+    MemoryError,
+    RecursionError,
+    tokenize.TokenError,
+)
 AUTHORS_PICTURE_SIDE = 448  # their boxes are in pixels of the whole picture resized to this square
 
 
@@ -52,13 +65,8 @@ def read_boxes(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
         rows = json.loads(path.read_text(encoding="utf-8"))["boxes"]
         every = {str(name): torch.tensor(row, dtype=torch.float32) for name, row in rows.items()}
     except (
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+        ValueError, TypeError, KeyError, AttributeError, RecursionError, RuntimeError, OverflowError
+    ) as error:  # fmt: skip
         raise ValueError(
             f'Expected {path} to hold {{"boxes": {{"NAME": [[x0, y0, x1, y1], ...]}}}} as '
             f"`write_boxes` writes it, but got: {error!r}."
@@ -91,16 +99,7 @@ def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"Expected a patch file at {path}, but there is none.")
-    try:
-        table = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"Expected {path} to be a NumPy array file, but got: {error}.") from error
-    if not isinstance(table, np.ndarray) or table.ndim != 3 or table.shape[2] != 5:
-        shape = getattr(table, "shape", "an archive")
-        raise ValueError(
-            f"Expected {path} to hold rows [y0, y1, x0, x1, label] in shape (pictures, boxes, 5), "
-            f"but got {shape}."
-        )
+    table = _read_table(path)
     if len(table) != len(pictures):
         raise ValueError(
             f"Expected {path} to hold boxes for the {len(pictures)} pictures of this split, but "
@@ -163,6 +162,28 @@ def boxes_of(name: str, boxes: Mapping[str, Tensor]) -> Tensor:
 
 def _shortest(box: "np.ndarray[tuple[int], np.dtype[np.float32]]") -> list[float]:
     return [float(str(value)) for value in box]
+
+
+def _read_table(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
+    """Read rows [y0, y1, x0, x1, label] in shape (pictures, boxes, 5)."""
+    try:
+        with path.open("rb") as file:
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+                raise ValueError("no array in its format")  # np.load would try zip and pickle
+        # Mapped, so that a header that claims too much is refused before memory is asked for.
+        with np.errstate(over="raise"):
+            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    except _NO_ARRAY as error:
+        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
+        raise ValueError(f"Expected {path} to be a NumPy array file, but got: {reason}.") from error
+    if mapped.ndim != 3 or mapped.shape[1] == 0 or mapped.shape[2] != 5:
+        raise ValueError(
+            f"Expected {path} to hold rows [y0, y1, x0, x1, label] in shape (pictures, boxes, 5), "
+            f"but got {mapped.shape}."
+        )
+    if mapped.dtype.kind not in "fiu":
+        raise ValueError(f"Expected {path} to hold numbers, but got {mapped.dtype}.")
+    return np.array(mapped, dtype=np.float64)
 
 
 def _check_labels(

@@ -1,16 +1,29 @@
 """CUB-200-2011 in its official layout: the whole set, or any part of it."""
 
+import math
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from recurrent_attention.data.download import RemoteFile
+from recurrent_attention.data.fetch import check_whole, fetch
 from recurrent_attention.data.pictures import Pictures
 
+# Record 65de6-vp158 of CaltechDATA, with the size and the MD5 sum that stand there.
+ARCHIVE = RemoteFile(
+    "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
+    size=1_150_585_339,
+    md5="97eceeb196236b17998738112f37df78",
+)
+FOLDER = "CUB_200_2011"
 REQUIRED_FILES = (
     "images.txt",
     "image_class_labels.txt",
     "train_test_split.txt",
     "classes.txt",
 )
+ID = re.compile("[0-9]{1,9}")
 Box = tuple[float, float, float, float]
 Point = tuple[float, float]
 
@@ -25,6 +38,11 @@ class CUB200(Pictures):
     Args:
         root: the folder that holds images.txt, or the folder above it.
         split: "train", "test", or "all" for both.
+        download: if neither folder is there, download CUB_200_2011.tgz (1.15 GB) from CaltechDATA
+            into `root` and unpack it into `root/CUB_200_2011`. A download that broke off goes on,
+            size and MD5 sum are checked, and the folder is there whole or not at all; the archive
+            stays. The data set is for non-commercial research and teaching.
+        progress: show bars while downloading.
 
     Attributes:
         folder: the folder that holds images.txt.
@@ -34,8 +52,11 @@ class CUB200(Pictures):
             parts/part_locs.txt is absent.
 
     Raises:
-        FileNotFoundError: if `root` or one of the four needed files is missing.
-        ValueError: if the files do not agree with each other, or the split is unknown or empty.
+        FileNotFoundError: if `root` or one of the four needed files is missing; with `download`
+            also if pictures are missing from a folder that is there.
+        ValueError: if the files do not agree with each other, or the split is unknown or empty; or
+            if the archive is not the official one.
+        ConnectionError: if the archive cannot be downloaded.
 
     References:
         Wah et al., "The Caltech-UCSD Birds-200-2011 Dataset", CNS-TR-2011-001.
@@ -44,12 +65,22 @@ class CUB200(Pictures):
     bounding_boxes: dict[str, Box]
     parts: dict[str, dict[str, Point]]
 
-    def __init__(self, root: str | Path, split: Literal["train", "test", "all"] = "train") -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        split: Literal["train", "test", "all"] = "train",
+        *,
+        download: bool = False,
+        progress: bool = True,
+    ) -> None:
         if split not in ("train", "test", "all"):
             raise ValueError(f"Expected `split` to be 'train', 'test' or 'all', but got {split!r}.")
-        root = _find_root(Path(root))
-        names = _read(root / "images.txt", 1)
-        class_ids = _read(root / "image_class_labels.txt", 1)
+        root = Path(root)
+        if download and not (root / "images.txt").is_file():
+            fetch(root / FOLDER, [ARCHIVE], strip=FOLDER, progress=progress)
+        root = _find_root(root)
+        names = {image_id: name for image_id, (name,) in _read(root / "images.txt", 1).items()}
+        class_ids = _read_classes(root / "image_class_labels.txt")
         is_train = _read(root / "train_test_split.txt", 1)
         classes = _read(root / "classes.txt", 1)
         for file, rows in (
@@ -63,14 +94,19 @@ class CUB200(Pictures):
                 )
         label_of = {class_id: label for label, class_id in enumerate(sorted(classes))}
         chosen = []
-        for image_id, (name,) in names.items():
-            class_id = int(class_ids[image_id][0])
+        for image_id, name in names.items():
+            class_id, (mark,) = class_ids[image_id], is_train[image_id]
+            if mark not in ("0", "1"):
+                raise ValueError(
+                    f"Expected {root / 'train_test_split.txt'} to mark each image with 0 or 1, but "
+                    f"got {mark[:200]!r} for {name}."
+                )
             if class_id not in label_of:
                 raise ValueError(
                     f"Expected {root / 'classes.txt'} to name class {class_id} of {name}, but it "
                     f"names {len(classes)} other classes."
                 )
-            if split == "all" or (is_train[image_id][0] == "1") == (split == "train"):
+            if split == "all" or (mark == "1") == (split == "train"):
                 chosen.append((tuple(name.rsplit("/", 1)), name, label_of[class_id]))
         if not chosen:
             raise ValueError(
@@ -87,13 +123,13 @@ class CUB200(Pictures):
         self.folder = root
         self.bounding_boxes = _read_bounding_boxes(root, names)
         self.parts = _read_parts(root, names)
+        if download:
+            check_whole(root, root / "images", names.values())
 
 
 def _find_root(root: Path) -> Path:
-    for candidate in (root, root / "CUB_200_2011"):
-        if (candidate / "images.txt").is_file():
-            root = candidate
-            break
+    if not (root / "images.txt").is_file() and (root / FOLDER).is_dir():
+        root = root / FOLDER
     missing = [file for file in (*REQUIRED_FILES, "images") if not (root / file).exists()]
     if missing:
         found = "no such folder"
@@ -107,47 +143,84 @@ def _find_root(root: Path) -> Path:
     return root
 
 
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the lines of a text file that hold something, and what to call each in a message."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"Expected {path} to be text in UTF-8, but got: {error}.") from None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            yield f"line {number} of {path}", line
+
+
 def _read(path: Path, columns: int) -> dict[int, list[str]]:
     """Read rows of `id value ...` into id -> values; the last value may hold spaces."""
     rows: dict[int, list[str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for where, line in _lines(path):
         first, *values = line.split(maxsplit=columns)
-        if not first.isdigit() or len(values) != columns:
+        if not ID.fullmatch(first) or len(values) != columns:
             raise ValueError(
-                f"Expected line {number} of {path} to be a number and {columns} more, but got "
-                f"{line!r}."
+                f"Expected {where} to be a number and {columns} more, but got {line[:200]!r}."
             )
         if int(first) in rows:
             raise ValueError(
-                f"Expected each id once in {path}, but {first} stands again in line {number}."
+                f"Expected each id once in {path}, but {first} stands again in {where}."
             )
         rows[int(first)] = values
     return rows
 
 
-def _read_bounding_boxes(root: Path, names: dict[int, list[str]]) -> dict[str, Box]:
+def _read_classes(path: Path) -> dict[int, int]:
+    classes = {}
+    for image_id, (class_id,) in _read(path, 1).items():
+        if not ID.fullmatch(class_id):
+            raise ValueError(
+                f"Expected {path} to give each image the number of a class, but got "
+                f"{class_id[:200]!r} for {image_id}."
+            )
+        classes[image_id] = int(class_id)
+    return classes
+
+
+def _numbers(values: Sequence[str], where: str) -> list[float]:
+    try:
+        numbers = [float(value) for value in values]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"Expected {where} to hold numbers, but got {' '.join(values)[:200]!r}.")
+    return numbers
+
+
+def _read_bounding_boxes(root: Path, names: dict[int, str]) -> dict[str, Box]:
     path = root / "bounding_boxes.txt"
     if not path.is_file():
         return {}
     boxes = {}
     for image_id, values in _read(path, 4).items():
         if image_id in names:
-            x, y, width, height = map(float, values)
-            boxes[names[image_id][0]] = (x, y, x + width, y + height)
+            x, y, width, height = _numbers(values, f"the row of {image_id} in {path}")
+            boxes[names[image_id]] = (x, y, x + width, y + height)
     return boxes
 
 
-def _read_parts(root: Path, names: dict[int, list[str]]) -> dict[str, dict[str, Point]]:
+def _read_parts(root: Path, names: dict[int, str]) -> dict[str, dict[str, Point]]:
     locations, part_names = root / "parts" / "part_locs.txt", root / "parts" / "parts.txt"
     if not (locations.is_file() and part_names.is_file()):
         return {}
-    name_of_part = _read(part_names, 1)
+    name_of_part = {str(part_id): name for part_id, (name,) in _read(part_names, 1).items()}
+    name_of_image = {str(image_id): name for image_id, name in names.items()}
     parts: dict[str, dict[str, Point]] = {}
-    for line in locations.read_text(encoding="utf-8").splitlines():
-        image_id, part_id, x, y, visible = line.split()
-        if visible == "1" and int(image_id) in names:
-            name = names[int(image_id)][0]
-            parts.setdefault(name, {})[name_of_part[int(part_id)][0]] = (float(x), float(y))
+    for where, line in _lines(locations):
+        fields = line.split()
+        if len(fields) != 5 or fields[1] not in name_of_part:
+            raise ValueError(
+                f"Expected {where} to be an image, a part of {part_names.name}, x, y and whether "
+                f"it is visible, but got {line[:200]!r}."
+            )
+        image_id, part_id, *place, visible = fields
+        if visible == "1" and image_id in name_of_image:
+            x, y = _numbers(place, where)
+            parts.setdefault(name_of_image[image_id], {})[name_of_part[part_id]] = (x, y)
     return parts

@@ -1,5 +1,6 @@
 """Labelled pictures on disk: the form that every data set of this package has."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from recurrent_attention.data.decoding import BadPicture, decode_all
 from recurrent_attention.reading import open_picture, picture_size
 
+_OUT = re.compile(r"^$|^/|(^|/)\.\.(/|$)|\\|^[A-Za-z]:|\0")  # on Windows, too
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
 
 
@@ -32,7 +35,8 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         class_names: tuple of class names.
 
     Raises:
-        ValueError: if names and labels differ in number, or a name stands twice.
+        ValueError: if names and labels differ in number, a name stands twice, or leads out of the
+            folder.
     """
 
     def __init__(
@@ -54,6 +58,11 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         if len(set(self.names)) != len(self.names):
             twice = next(name for name, count in Counter(self.names).items() if count > 1)
             raise ValueError(f"Expected each picture to be listed once, but {twice} stands twice.")
+        for name in self.names:  # they may come from the text files of others
+            if _OUT.search(name):
+                raise ValueError(
+                    f"Expected names of pictures below {self.root}, but got {name[:200]!r}."
+                )
 
     def __len__(self) -> int:
         return len(self.names)
@@ -83,6 +92,38 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         chosen.names = tuple(self.names[i] for i in indices)
         chosen.labels = tuple(self.labels[i] for i in indices)
         return chosen
+
+    def readable(
+        self, *, num_workers: int = 0, progress: bool = True
+    ) -> tuple[Self, list[BadPicture]]:
+        """Keep the pictures that can be read, and name those that cannot.
+
+        Each is decoded, as training would do it. Pictures that a check finds fault with, but that
+        can be read, are kept (`recurrent_attention.data.check`).
+
+        Args:
+            num_workers: processes that decode; 0 is this one.
+            progress: show a bar.
+
+        Returns:
+            A data set of the readable pictures, in the order of this one, and for each of the
+            others its path and what is wrong with it.
+
+        Raises:
+            ValueError: if `num_workers` is negative.
+            RuntimeError: if a worker is ended from outside, as by a system without memory.
+        """
+        paths = [self.path(index) for index in range(len(self))]
+        decoded = decode_all(
+            paths, num_workers=num_workers, progress=progress, description="read pictures"
+        )
+        kept, bad = [], []
+        for index, found in enumerate(decoded):
+            if found.is_readable:
+                kept.append(index)
+            else:
+                bad.append(BadPicture(paths[index], found.reason))
+        return self.subset(kept), bad
 
     def split(self, fraction: float, *, seed: int) -> tuple[Self, Self]:
         """Split off a validation set, with the same share of every class.

@@ -1,0 +1,145 @@
+"""Decoding pictures to see what is wrong with them, in this process or in several."""
+
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from PIL import Image
+from tqdm.auto import tqdm
+
+from recurrent_attention.reading import open_picture, picture_size
+
+Fault = Literal["unreadable", "decompression bomb", "wrong size"]
+MIN_SIDE = 8  # pixels: below, a picture shows nothing, and most backbones leave no cell of it
+PICTURES_AT_ONCE = 16  # that a worker is handed; handing them over one by one costs more time
+
+
+class BadPicture(NamedTuple):
+    """A picture that cannot be read, and why.
+
+    Attributes:
+        path: where it lies.
+        reason: what is wrong with it.
+    """
+
+    path: Path
+    reason: str
+
+
+class Decoded(NamedTuple):
+    """What the decoding of one picture told.
+
+    Attributes:
+        fault: what kind of fault it has, or None.
+        reason: the fault in words; empty where there is none.
+        content: digest of the file's bytes; empty where it cannot be decoded.
+        pixels: digest of the upright RGB pixels and their shape; empty where it cannot be decoded.
+    """
+
+    fault: Fault | None
+    reason: str = ""
+    content: bytes = b""
+    pixels: bytes = b""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether `open_picture` reads it."""
+        return self.fault is None or self.fault == "wrong size"
+
+
+def decode(path: Path) -> Decoded:
+    """Decode one picture as training does, and look at it.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        What is wrong with it, if anything, and two digests to know it again.
+    """
+    try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            return Decoded(
+                "unreadable", "it is a pipe or a device"
+            )  # to open it could wait forever
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Pillow, on damaged EXIF data: the pixels count
+            stated = picture_size(path)
+            picture = open_picture(path)
+        content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+    except MemoryError:
+        return Decoded("unreadable", "more pixels than there is memory for")
+    except (OSError, ValueError) as error:
+        is_bomb = isinstance(error.__cause__, Image.DecompressionBombError)
+        return Decoded("decompression bomb" if is_bomb else "unreadable", _reason(path, error))
+    size = picture.size
+    pixels = hashlib.blake2b(repr(size).encode(), digest_size=16)
+    pixels.update(picture.tobytes())
+    found = Decoded(None, "", content, pixels.digest())
+    if stated != size:
+        reason = f"its header says {_times(stated)} pixels, but it has {_times(size)}"
+        return found._replace(fault="wrong size", reason=reason)
+    if min(size) < MIN_SIDE:
+        reason = f"{_times(size)} pixels, less than {MIN_SIDE} on a side"
+        return found._replace(fault="wrong size", reason=reason)
+    return found
+
+
+def decode_all(
+    paths: Sequence[Path], *, num_workers: int, progress: bool, description: str
+) -> Iterator[Decoded]:
+    """Decode pictures, in their order.
+
+    Args:
+        paths: of the files.
+        num_workers: processes that decode; 0 is this one.
+        progress: show a bar.
+        description: of the bar.
+
+    Yields:
+        What `decode` says of each.
+
+    Raises:
+        ValueError: if `num_workers` is negative.
+        RuntimeError: if a worker is ended from outside, as by a system without memory.
+    """
+    if num_workers < 0:
+        raise ValueError(f"Expected `num_workers` to be at least 0, but got {num_workers}.")
+    with tqdm(total=len(paths), desc=description, unit="picture", disable=not progress) as bar:
+        for found in map(decode, paths) if num_workers == 0 else _in_processes(paths, num_workers):
+            bar.update()
+            yield found
+
+
+def _in_processes(paths: Sequence[Path], num_workers: int) -> Iterator[Decoded]:
+    pool = ProcessPoolExecutor(num_workers)
+    done = 0
+    try:
+        for found in pool.map(decode, paths, chunksize=PICTURES_AT_ONCE):
+            yield found
+            done += 1
+    except BrokenProcessPool as error:
+        raise RuntimeError(
+            "Expected each process to decode its pictures, but one was ended, perhaps for want of "
+            f"memory, at {paths[done]} or soon after it. Take fewer `num_workers`."
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # also where the caller stops early
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "a link to nothing" if path.is_symlink() else "there is no file"
+    cause = error.__cause__ or error
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror  # without the path, which stands beside it
+    if cause is error:  # the one sentence of `open_picture` that has no other cause
+        return "it is a folder"
+    return " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
+
+
+def _times(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

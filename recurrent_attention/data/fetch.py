@@ -1,0 +1,65 @@
+"""Official data sets from their official places: archives downloaded, checked and unpacked."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from tqdm.auto import tqdm
+
+from recurrent_attention.data.archive import unpack
+from recurrent_attention.data.download import RemoteFile, download
+
+
+def fetch(
+    folder: Path, files: Sequence[RemoteFile], *, strip: str = "", progress: bool = True
+) -> None:
+    """Download archives beside `folder` and unpack them into it, unless it is there.
+
+    The archives stay; an archive that is there already, with the right size and MD5 sum, is not
+    downloaded. Other processes that want the same folder wait until it is there.
+
+    Args:
+        folder: what to make.
+        files: the archives.
+        strip: a folder of the archives whose contents go right into `folder`.
+        progress: show bars.
+
+    Raises:
+        ConnectionError: if a server cannot be reached, or gives another file.
+        ValueError: if an archive on disk is another one, or holds what is not taken.
+        OSError: if the disk is full, or cannot be written to.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f".{folder.name}.lock"))  # the system frees it after a kill
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if progress:
+            tqdm.write(f"Waiting for another process that downloads to {folder}.")
+        lock.acquire()
+    try:
+        if not folder.exists():
+            archives = [download(file, folder.parent, progress=progress) for file in files]
+            unpack(archives, folder, strip=strip, progress=progress)
+    finally:
+        lock.release()
+
+
+def check_whole(folder: Path, pictures: Path, names: Collection[str]) -> None:
+    """Make sure that a data set whose download was wished has all its pictures.
+
+    Args:
+        folder: of the data set.
+        pictures: the folder that the names are relative to.
+        names: of the pictures that its lists name.
+
+    Raises:
+        FileNotFoundError: if some are missing.
+    """
+    missing = [name for name in names if not (pictures / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"Expected {folder} to hold the {len(names)} pictures that its lists name, but "
+            f"{len(missing)} are missing, the first {missing[0]}. Remove or rename the folder and "
+            "call again."
+        )
