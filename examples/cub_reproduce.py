@@ -127,6 +127,16 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", type=Path, help="CUB-200-2011 or a part of it (default: draw birds)")
     add(
+        "--download",
+        action="store_true",
+        help="download it into the folder --data, 1.15 GB (default: it is there)",
+    )
+    add(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out pictures that cannot be read, and count them (default: stop at the first)",
+    )
+    add(
         "--patches",
         default="auto",
         help="auto: where the global stream's classifier tells the classes apart, after it was "
@@ -197,7 +207,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add(
         "--resume",
         action="store_true",
-        help="go on from the last checkpoint in --run-dir; if there is none, begin there",
+        help="go on from the last checkpoint in --run-dir, if there is one (default: a new folder)",
     )
     add(
         "--cache-dir",
@@ -209,6 +219,8 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.resume and args.run_dir is None:
         parser.error("--resume needs --run-dir DIR, the folder of the run to go on with")
+    if args.download and args.data is None:
+        parser.error("--download needs --data DIR, the folder to download into")
     if args.data is None and args.patches != "auto":
         parser.error("--patches needs --data DIR: drawn birds bring their own patches")
     if args.protocol == "paper" and args.data is not None and args.patches == "auto":
@@ -252,7 +264,9 @@ def first_of_each_class(pictures: Pictures, count: int | None) -> Pictures:
 def read_pictures(args: argparse.Namespace) -> list[Pictures]:
     """Read the training and the test pictures, or draw them."""
     if args.data is not None:
-        splits: list[Pictures] = [CUB200(args.data, split) for split in ("train", "test")]
+        splits: list[Pictures] = [
+            CUB200(args.data, split, download=args.download) for split in ("train", "test")
+        ]
     else:
         counts = {}
         if args.pictures_per_class is not None:
@@ -265,23 +279,37 @@ def read_pictures(args: argparse.Namespace) -> list[Pictures]:
     return splits
 
 
-def find_boxes(args: argparse.Namespace, splits: list[Pictures]) -> dict[str, Tensor]:
-    """Read the boxes of all pictures, or propose those of the pictures that are used."""
+def keep_readable(splits: list[Pictures], run: RunFolder, workers: int) -> list[Pictures]:
+    """Leave out what cannot be read; which, and why, stands in skipped.json."""
+    kept, skipped = [], {}
+    for split in splits:
+        readable, bad = split.readable(num_workers=workers)
+        kept.append(readable)
+        skipped |= {str(picture.path): picture.reason for picture in bad}
+    run.write_json("skipped.json", skipped)
+    if join_processes().is_main_process:
+        print(f"{len(skipped)} of {sum(map(len, splits))} pictures cannot be read: skipped.json")
+    return kept
+
+
+def find_boxes(
+    args: argparse.Namespace, splits: list[Pictures], used: list[Pictures]
+) -> dict[str, Tensor]:
+    """Read the boxes of whole splits, or read or propose those of the pictures that are used."""
     drawn, boxes = args.data is None, {}
     if drawn or Path(args.patches).is_dir():
         folder = splits[0].root.parent / "patches" if drawn else args.patches
         for split, patch_file in zip(splits, find_patch_files(folder), strict=True):
             boxes |= read_patch_file(patch_file, split)
     elif args.patches != "auto":
-        for split in splits:
+        for split in used:
             boxes |= read_boxes(args.patches, split)
     else:
         common = {"device": args.device, "num_workers": args.workers}
-        splits = [first_of_each_class(split, args.pictures_per_class) for split in splits]
         # The same for every seed, so that all runs share their patches and cached features.
-        scout = build_model(argparse.Namespace(**vars(args) | {"seed": 0}), splits[0].class_names)
-        fit_global_head(scout, splits[0], **common)
-        for split in splits:
+        scout = build_model(argparse.Namespace(**vars(args) | {"seed": 0}), used[0].class_names)
+        fit_global_head(scout, used[0], **common)
+        for split in used:
             boxes |= propose_patches(scout, split, cache_dir=args.cache_dir / "proposals", **common)
     return boxes
 
@@ -386,8 +414,11 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         splits = read_pictures(args)
         if proposed.is_file():  # the run that is resumed proposed them
             args.patches = proposed
-    boxes = find_boxes(args, splits)
-    train, test = (first_of_each_class(split, args.pictures_per_class) for split in splits)
+    used = [first_of_each_class(split, args.pictures_per_class) for split in splits]
+    if args.skip_unreadable:
+        used = keep_readable(used, run, args.workers)
+    train, test = used
+    boxes = find_boxes(args, splits, used)
     if args.data is not None and args.patches == "auto" and processes.is_main_process:
         write_boxes(proposed, boxes)
     model = build_model(args, train.class_names)

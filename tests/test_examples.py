@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from recurrent_attention.data import (
     read_patch_file,
     write_boxes,
 )
+from recurrent_attention.training.loop import TrainingLoop
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "cub_reproduce.py"
 
@@ -86,6 +88,8 @@ def test_defaults_of_the_paper(job, protocol):
         (["--patches", "P"], "--patches needs --data DIR"),
         (["--data", "D", "--protocol", "paper"], "--protocol paper needs --patches DIR"),
         (["--protocol", "paper", "--freeze"], "leave out --freeze"),
+        (["--resume"], "--resume needs --run-dir DIR"),
+        (["--download"], "--download needs --data DIR"),
     ],
 )
 def test_bad_combinations(job, arguments, message, capsys):
@@ -150,6 +154,47 @@ def test_patches_of_a_file_and_of_a_folder(job, drawn, tmp_path):
     ]
     for number in ("global", "local", "fused"):
         assert results[0][f"test_{number}"] == results[1][f"test_{number}"]
+
+
+def test_a_main_job_that_was_interrupted_goes_on(job, drawn, tmp_path, monkeypatch):
+    common = ["--data", str(drawn), *TINY, "--epochs", "3"]
+    whole = job.main([*common, "--run-dir", str(tmp_path / "whole")])
+    close, closed, proposed = TrainingLoop._close_epoch, [], []
+
+    def interrupt(self, found):
+        closed.append(1)
+        if len(closed) == 2:
+            raise KeyboardInterrupt
+        close(self, found)
+
+    broken = [*common, "--run-dir", str(tmp_path / "broken"), "--resume"]
+    with monkeypatch.context() as patched:
+        patched.setattr(TrainingLoop, "_close_epoch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            job.main(broken)
+    config = (tmp_path / "broken" / "config.json").read_text()
+    monkeypatch.setattr(TwoStreamClassifier, "propose", lambda *a: proposed.append(1))
+    resumed = job.main(broken)
+    assert proposed == []  # the boxes are in the run folder
+    assert (tmp_path / "broken" / "config.json").read_text() == config
+    for name in ("test_global", "test_local", "test_fused", "best_epoch", "test_images"):
+        assert resumed[name] == whole[name]
+
+
+def test_unreadable_pictures_stop_the_job_or_are_counted(job, drawn, tmp_path, capsys):
+    root = tmp_path / "birds"
+    shutil.copytree(drawn, root)
+    bad = [CUB200(root, split).path(1) for split in ("train", "test")]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:300])
+    common = ["--data", str(root), *TINY]
+    with pytest.raises(ValueError, match=f"^Expected a readable picture at {bad[0]}, but got: "):
+        job.main([*common, "--run-dir", str(tmp_path / "strict")])
+    run = tmp_path / "run"
+    result = job.main([*common, "--run-dir", str(run), "--skip-unreadable"])
+    assert "2 of 50 pictures cannot be read: skipped.json" in capsys.readouterr().out
+    assert sorted(json.loads((run / "skipped.json").read_text())) == sorted(map(str, bad))
+    assert result["test_images"] == 19
 
 
 def load(name):
