@@ -1,7 +1,7 @@
 """Lists of names and numbers out of MATLAB files: no more of the format than data sets need.
 
-A reader of its own, as `scipy.io.loadmat` crashes the interpreter on a file of 3 KB whose cells are
-nested deeply. Here a cell holds text and nothing else.
+A reader of its own, as `scipy.io.loadmat` (1.17.1) ends the interpreter with a segmentation fault
+on a file of 10 KB, with cells nested 5,000 deep. Here a cell holds text and nothing else.
 """
 
 import math
