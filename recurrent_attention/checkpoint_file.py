@@ -2,7 +2,6 @@
 
 import argparse
 import mmap
-import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ CLASSIFIERS = ("global_head", "local_head")
 WEIGHTS_NAME = "model.safetensors"
 _CLASSIFIER_WEIGHTS = tuple(f"{name}.{part}" for name in CLASSIFIERS for part in ("weight", "bias"))
 _EMA_KEYS, _KEYS = ("state_dict_ema", "model_ema"), ("state_dict", "model")  # in timm's order
+_UNSAFE = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")  # in torch's answer
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -157,15 +157,14 @@ def _unpickled(path: Path, use_ema: bool) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the reader raise almost anything
-        unsafe = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-        if unsafe and isinstance(error, pickle.UnpicklingError):
+        unsafe = _UNSAFE.search(str(error))
+        if unsafe:
             raise ValueError(
                 f"Expected {path} to hold weights alone, but it asks for {unsafe[1][:200]}, which "
                 "could run code, and was not run. Save the state dict by itself."
             ) from None
-        reason = str(error).strip().partition("\n")[0].rstrip(".")[:200] or type(error).__name__
         raise ValueError(
-            f"Expected {path} to be a checkpoint of torch.save, but got: {reason}."
+            f"Expected {path} to be a checkpoint of torch.save, but got: {_reason(error)}."
         ) from error
     for key in (*(_EMA_KEYS if use_ema else ()), *_KEYS):
         if isinstance(found, dict) and found.get(key) is not None:
@@ -183,6 +182,15 @@ def _unpickled(path: Path, use_ema: bool) -> dict[str, Tensor]:
                 f"{type(value).__name__} under {str(name)[:200]!r}. Save model.state_dict()."
             )
     return {name: value.detach() for name, value in found.items()}
+
+
+def _reason(error: Exception) -> str:
+    """Take the sentence out of torch's answer, which advises to run what is in the file."""
+    text = str(error).strip().partition(" In PyTorch 2.6, we changed")[0]
+    if text.startswith("Weights only load failed"):
+        found = re.search(r"WeightsUnpickler error: *(\S.*)", text)
+        text = found[1] if found else "data that are no weights"
+    return text.partition("\n")[0].rstrip(".")[:200] or type(error).__name__
 
 
 def _is_dense(value: Any) -> bool:

@@ -91,7 +91,7 @@ def from_pretrained(
     arguments = inspect.signature(cls).parameters
     for name in overrides:
         if name not in arguments:
-            raise TypeError(f"Expected arguments of {cls.__name__}, but got {name}=... .")
+            raise TypeError(f"Expected an argument of {cls.__name__}, but got `{name}`.")
     if overrides.pop("pretrained", False):
         raise ValueError("Expected `pretrained` to be False: all weights come from the folder.")
     device = torch.device(map_location)
