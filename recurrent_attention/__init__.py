@@ -4,6 +4,7 @@ from recurrent_attention.attention import RecurrentRefinedAttention, RefinedAtte
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.explanation import Explanation
+from recurrent_attention.loading import load_checkpoint
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.prediction import Prediction
@@ -18,5 +19,6 @@ __all__ = [
     "TwoStreamFeatures",
     "TwoStreamLoss",
     "TwoStreamOutput",
+    "load_checkpoint",
 ]
 __version__ = "0.1.0"

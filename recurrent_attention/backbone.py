@@ -1,5 +1,6 @@
 """Any timm model as a function from images to the feature map that its own classifier pools."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -31,6 +32,13 @@ from recurrent_attention.backbone_probe import (
 )
 
 PROBE_BATCH = 2  # batch normalisation in training mode refuses one image with one cell
+# What timm's factories take themselves (which weights, from where, what to do with them); all else
+# is an argument of the architecture.
+FACTORY_ARGUMENTS = frozenset(
+    name
+    for factory in (timm.create_model, timm.models.build_model_with_cfg)
+    for name in inspect.signature(factory).parameters
+)
 
 
 class FeatureBackbone(nn.Module):
@@ -137,6 +145,22 @@ class FeatureBackbone(nn.Module):
         _, self.out_channels, height, width = pruned.output_shape
         self.map_size = (height, width)
         self.reduction = round(self.img_size / height)
+
+    def architecture(self) -> tuple[str, dict[str, Any]]:
+        """Tell how to build this model again without the folder or repository it came from.
+
+        Returns:
+            The name of the architecture, and what such a folder ("local-dir:...") or repository
+            ("hf-hub:...") says about it, as further arguments of `timm.create_model`.
+        """
+        if ":" not in self.name:
+            return self.name, {}
+        config = self.model.pretrained_cfg
+        own = {"num_classes", "img_size", "in_chans", *FACTORY_ARGUMENTS}
+        arguments = {k: v for k, v in self.model.pretrained_model_args.items() if k not in own}
+        # Of a plain architecture timm would take its own word for it.
+        overlay = {"fixed_input_size": bool(config.get("fixed_input_size", False))}
+        return config["architecture"], arguments | {"pretrained_cfg_overlay": overlay}
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the feature map of images.

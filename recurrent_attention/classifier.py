@@ -3,14 +3,13 @@
 import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from einops import rearrange, reduce
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from recurrent_attention import prediction, proposal
+from recurrent_attention import loading, model_card, prediction, proposal, sharing
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.checkpoint_names import canonical_names
@@ -34,6 +33,9 @@ class TwoStreamClassifier(
     library_name="recurrent-attention",
     tags=["image-classification", "fine-grained"],
     license="mit",
+    pipeline_tag="image-classification",
+    paper_url="https://arxiv.org/abs/2005.10979",
+    model_card_template=model_card.TEMPLATE,
 ):
     """Classify an image by all of it and by some of its parts, on any timm backbone.
 
@@ -50,6 +52,7 @@ class TwoStreamClassifier(
         pretrained: load timm's pretrained weights into both backbones.
         local_backbone: another timm name for the local stream; default: the same.
         backbone_kwargs: further arguments of `timm.create_model`, for both streams.
+        local_backbone_kwargs: the same for the local stream alone; default: `backbone_kwargs`.
         image_size: side of the square images, in pixels. 448 in the paper.
         patch_size: side of the square patches, in pixels. 224 in the paper.
         num_patches: patches per image that the model proposes where none are given. 1 in the paper.
@@ -95,6 +98,7 @@ class TwoStreamClassifier(
         pretrained: bool = False,
         local_backbone: str | None = None,
         backbone_kwargs: dict[str, Any] | None = None,
+        local_backbone_kwargs: dict[str, Any] | None = None,
         image_size: int = 448,
         patch_size: int = 224,
         num_patches: int = 1,
@@ -124,18 +128,19 @@ class TwoStreamClassifier(
                 raise ValueError(
                     f"Expected `{name}` to be one of {', '.join(known)}, but got {value!r}."
                 )
-        kwargs = dict(backbone_kwargs or {}) | {"pretrained": pretrained, "in_chans": in_chans}
-        self.global_backbone = FeatureBackbone(backbone, img_size=image_size, **kwargs)
+        kwargs = backbone_kwargs or {}
+        local_kwargs = kwargs if local_backbone_kwargs is None else local_backbone_kwargs
+        always: dict[str, Any] = {"pretrained": pretrained, "in_chans": in_chans}
+        self.global_backbone = FeatureBackbone(backbone, img_size=image_size, **(kwargs | always))
         self.local_backbone = FeatureBackbone(
-            local_backbone or backbone, img_size=patch_size, final_pool=False, **kwargs
+            local_backbone or backbone,
+            img_size=patch_size,
+            final_pool=False,
+            **(local_kwargs | always),
         )
-        # Of the overlay, what names weights stays behind, and the normalisation goes along.
-        look = {k: v for k, v in self.data_config.items() if k != "input_size"}
         self._config = {
-            "backbone": backbone,
+            **sharing.portable_backbones(self, kwargs, local_kwargs),
             "num_classes": num_classes,
-            "local_backbone": local_backbone,
-            "backbone_kwargs": {**(backbone_kwargs or {}), "pretrained_cfg_overlay": look},
             "image_size": image_size,
             "patch_size": patch_size,
             "num_patches": num_patches,
@@ -255,6 +260,11 @@ class TwoStreamClassifier(
     propose = proposal.propose  # where to look, from the global stream's own map
     predict = prediction.predict  # pictures in, class names out
     explain = explain  # where both streams look, step by step
+    save_pretrained = sharing.save_pretrained
+    push_to_hub = sharing.push_to_hub
+    generate_model_card = model_card.generate_model_card
+    if not TYPE_CHECKING:  # for type checkers the mixin's signature holds: it returns cls
+        from_pretrained = classmethod(loading.from_pretrained)
     proposal_size = property(proposal.proposal_size)
     cell_offset = cached_property(proposal.cell_offset)
     local_cell_offset = cached_property(proposal.local_cell_offset)
@@ -284,13 +294,3 @@ class TwoStreamClassifier(
             The missing and unexpected names, as torch does.
         """
         return super().load_state_dict(canonical_names(state_dict), strict=strict, assign=assign)
-
-    def save_pretrained(
-        self, save_directory: str | Path, *, config: Any = None, **kwargs: Any
-    ) -> str | None:
-        """Write model.safetensors, config.json and a model card into a folder.
-
-        The configuration rebuilds the model without pretrained weights, so that loading never
-        downloads any. Further arguments are those of `huggingface_hub.PyTorchModelHubMixin`.
-        """
-        return super().save_pretrained(save_directory, config=config or self._config, **kwargs)

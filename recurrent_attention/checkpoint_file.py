@@ -1,0 +1,224 @@
+"""Weights out of a file that anyone may have written, compared with what a model wants."""
+
+import argparse
+import mmap
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from recurrent_attention.checkpoint_names import canonical_names
+
+CLASSIFIERS = ("global_head", "local_head")
+WEIGHTS_NAME = "model.safetensors"
+_CLASSIFIER_WEIGHTS = tuple(f"{name}.{part}" for name in CLASSIFIERS for part in ("weight", "bias"))
+_EMA_KEYS, _KEYS = ("state_dict_ema", "model_ema"), ("state_dict", "model")  # in timm's order
+_UNSAFE = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")  # in torch's answer
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Fitting(NamedTuple):
+    """What of a file goes into a model.
+
+    Attributes:
+        weights: names in the model's order to the file's tensors.
+        other_classes: how many classes the file has, where its classifiers were left out; else 0.
+    """
+
+    weights: dict[str, Tensor]
+    other_classes: int
+
+
+def read_weights(path: Path, *, use_ema: bool = True) -> dict[str, Tensor]:
+    """Read a state dict; nothing that a file says is run.
+
+    Args:
+        path: of a `.safetensors` file, whose tensors stay in the file until they are used, or of a
+            file of `torch.save`: a state dict, or a checkpoint that holds one under
+            `state_dict_ema`, `model_ema`, `state_dict` or `model`.
+        use_ema: whether the first two count.
+
+    Returns:
+        Tensors by the names of `TwoStreamClassifier`, on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no checkpoint, is damaged, or holds anything that could run code.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a checkpoint at {path}, but there is no file.")
+    with path.open("rb"):  # what forbids to read it says so itself
+        pass
+    found = _mapped(path) if path.suffix == ".safetensors" else _unpickled(path, use_ema)
+    weights = canonical_names(found)
+    if len(weights) < len(found):
+        raise ValueError(f"Expected {path} to name each weight once, but two names mean the same.")
+    return weights
+
+
+def fitting_weights(
+    weights: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    path: Path,
+    *,
+    strict: bool = True,
+    other_classes: bool = False,
+) -> Fitting:
+    """Pick the weights that a model wants, and refuse a file that does not fit it.
+
+    Args:
+        weights: of `read_weights`.
+        wanted: the model's state dict; only names, shapes and kinds count.
+        path: what to call the file.
+        strict: refuse missing and additional names; else those are left alone.
+        other_classes: leave out the classifiers if the file's have another number of classes.
+
+    Returns:
+        `Fitting`.
+
+    Raises:
+        ValueError: about the first name that is missing, or of another shape or kind, or else about
+            one that the model does not have.
+    """
+    classes = _other_classes(weights, wanted) if other_classes else 0
+    fitting = {}
+    for name, tensor in wanted.items():
+        if classes and name in _CLASSIFIER_WEIGHTS:
+            continue
+        if name in weights:
+            _check_one(name, weights[name], tensor, path)
+            fitting[name] = weights[name]
+        elif strict:
+            missing = sum(other not in weights for other in wanted)
+            raise ValueError(
+                f"Expected {path} to hold `{name}`, but it is missing{_and_more(missing)}. "
+                "Build the model as the saved one was built."
+            )
+    extra = [name for name in weights if name not in wanted]
+    if strict and extra:
+        raise ValueError(
+            f"Expected {path} to hold only what the model has, but got `{extra[0][:200]}`"
+            f"{_and_more(len(extra))}. Build the model as the saved one was built."
+        )
+    return Fitting(fitting, classes)
+
+
+def _other_classes(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> int:
+    """Count the classes of a file whose classifiers are as wanted but for that number; else 0."""
+    if not all(name in weights for name in _CLASSIFIER_WEIGHTS):
+        return 0
+    pairs = [(weights[name].shape, wanted[name].shape) for name in _CLASSIFIER_WEIGHTS]
+    if any(len(found) != len(right) or found[1:] != right[1:] for found, right in pairs):
+        return 0
+    counts = {found[0] for found, _ in pairs}
+    return 0 if len(counts) > 1 or counts == {pairs[0][1][0]} else counts.pop()
+
+
+def _check_one(name: str, found: Tensor, wanted: Tensor, path: Path) -> None:
+    if found.shape != wanted.shape:
+        raise ValueError(
+            f"Expected `{name}` in {path} to have shape {tuple(wanted.shape)}, but got "
+            f"{tuple(found.shape)}. Build the model as the saved one was built."
+        )
+    floats = (found.dtype in _FLOATS, wanted.dtype.is_floating_point)
+    if floats == (False, True) or (not floats[1] and found.dtype != wanted.dtype):
+        kind = "of 16 to 64 bits, floating point" if floats[1] else str(wanted.dtype)
+        raise ValueError(f"Expected `{name}` in {path} to be {kind}, but got {found.dtype}.")
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count - 1} more)" if count > 1 else ""
+
+
+def _mapped(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            aliases = file.metadata() or {}
+    except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise ValueError(f"Expected {path} to be a safetensors file, but got: {reason}.") from error
+    # Of weights that share memory only one is written, and the others' names stand here.
+    for name, kept in aliases.items():
+        if kept in weights:
+            weights.setdefault(name, weights[kept])
+    return weights
+
+
+def _unpickled(path: Path, use_ema: bool) -> dict[str, Tensor]:
+    _check_memory(path)
+    try:
+        # As in timm, whose training script keeps its arguments in the checkpoint.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the reader raise almost anything
+        unsafe = _UNSAFE.search(str(error))
+        if unsafe:
+            raise ValueError(
+                f"Expected {path} to hold weights alone, but it asks for {unsafe[1][:200]}, which "
+                "could run code, and was not run. Save the state dict by itself."
+            ) from None
+        raise ValueError(
+            f"Expected {path} to be a checkpoint of torch.save, but got: {_reason(error)}."
+        ) from error
+    for key in (*(_EMA_KEYS if use_ema else ()), *_KEYS):
+        if isinstance(found, dict) and found.get(key) is not None:
+            found = found[key]
+            break
+    if not isinstance(found, dict):
+        raise ValueError(
+            f"Expected {path} to hold a state dict, but got {type(found).__name__}. Save "
+            "model.state_dict()."
+        )
+    for name, value in found.items():
+        if not isinstance(name, str) or not _is_dense(value):
+            raise ValueError(
+                f"Expected the state dict in {path} to map names to dense tensors, but got "
+                f"{type(value).__name__} under {str(name)[:200]!r}. Save model.state_dict()."
+            )
+    return {name: value.detach() for name, value in found.items()}
+
+
+def _reason(error: Exception) -> str:
+    """Take the sentence out of torch's answer, which advises to run what is in the file."""
+    text = str(error).strip().partition(" In PyTorch 2.6, we changed")[0]
+    if text.startswith("Weights only load failed"):
+        found = re.search(r"WeightsUnpickler error: *(\S.*)", text)
+        text = found[1] if found else "data that are no weights"
+    return text.partition("\n")[0].rstrip(".")[:200] or type(error).__name__
+
+
+def _is_dense(value: Any) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.device.type == "cpu"
+        and not (value.is_nested or value.is_quantized)
+    )
+
+
+def _check_memory(path: Path) -> None:
+    """Refuse what would take far more memory than the file has bytes; torch writes no such file."""
+    with path.open("rb") as file:
+        try:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                inflates = content.find(b"bytearray") >= 0  # bytearray(10**11), in the unpickler
+        except ValueError:  # an empty file
+            return
+        if zipfile.is_zipfile(file):
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    unpacked = sum(entry.file_size for entry in archive.infolist())
+                    inflates |= unpacked > path.stat().st_size
+            except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+                return  # the reader will say why
+    if inflates:
+        raise ValueError(
+            f"Expected {path} to be as torch.save writes it, but it unpacks to more than it holds. "
+            "Save the state dict by itself."
+        )

@@ -1,0 +1,116 @@
+"""The README.md that goes along with saved weights."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import ModelCard, PyTorchModelHubMixin
+
+if TYPE_CHECKING:
+    from recurrent_attention.classifier import TwoStreamClassifier
+
+MOST_NAMES = 200  # on a card; config.json has all of them
+TEMPLATE = """\
+---
+{{ card_data }}
+---
+
+# {{ title }}
+
+Names one of {{ num_classes }} classes that differ by a detail. A global stream sees the whole
+picture, a local one looks at parts of it, repeatedly, with an LSTM and a learned temporal
+attention; the model finds the parts by itself.
+
+## Use
+
+After `pip install recurrent-attention`, with the path of this folder or the name of its repository:
+
+```python
+from recurrent_attention import TwoStreamClassifier
+
+model = TwoStreamClassifier.from_pretrained({{ source }})
+print(model.predict("picture.jpg"))
+```
+
+`model.explain("picture.jpg").save("look.png")` shows where it looked. To start from it with classes
+of your own, add `class_names=[...]` to the second line, and train.
+
+## What it is
+
+| | |
+|---|---|
+{% for name, value in facts -%}
+| {{ name }} | {{ value }} |
+{% endfor %}
+## Data and accuracy
+
+{% if notes -%}
+{{ notes }}
+{%- else -%}
+Whoever saved the model said nothing about the data it was trained on, or how good it is.
+{%- endif %}
+
+## Classes
+
+```text
+{{ classes }}
+```
+
+## Licence and source
+
+The code is under the MIT licence. What holds for these weights says whoever shares them, in the
+head of this file (`license`); pictures and pretrained backbones may come with terms of their own.
+
+The method is by Shroff, Chen, Wei and Wang: "Focus Longer to See Better: Recursively Refined
+Attention for Fine-Grained Image Classification", CVPR Workshops 2020, [arXiv]({{ paper_url }}).
+"""
+
+
+def generate_model_card(
+    model: "TwoStreamClassifier", *args: Any, repo_id: str = "my-model", **kwargs: Any
+) -> ModelCard:
+    """Describe a model to those who find it.
+
+    Args:
+        model: what to describe.
+        *args: as in `huggingface_hub.ModelHubMixin`, which takes none.
+        repo_id: the folder or repository to load it from.
+        **kwargs: further variables of `TEMPLATE`, such as `notes`.
+
+    Returns:
+        The card.
+    """
+    names = model.class_names or tuple(map(str, range(model.num_classes)))
+    # As JSON, one a line, no name can end the block or put a tag into it.
+    classes = [json.dumps(name, ensure_ascii=False) for name in names[:MOST_NAMES]]
+    if len(names) > MOST_NAMES:
+        classes.append(f"and {len(names) - MOST_NAMES} more, which config.json names")
+    variables = {
+        "title": repo_id.rpartition("/")[2].translate({ord(c): " " for c in "\n\r<>[]`|"}),
+        "source": json.dumps(repo_id),
+        "num_classes": model.num_classes,
+        "facts": _facts(model),
+        "classes": "\n".join(classes),
+    }
+    return PyTorchModelHubMixin.generate_model_card(model, *args, **(variables | kwargs))
+
+
+def _facts(model: "TwoStreamClassifier") -> list[tuple[str, str]]:
+    config, look = model._config, model.data_config
+    size, patch_size = model.image_size, model.patch_size
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    mean, std = (", ".join(f"{v:.4g}" for v in look[name]) for name in ("mean", "std"))
+    backbones = [f"`{config['backbone']}`", f"`{config['local_backbone'] or config['backbone']}`"]
+    looks = (
+        f"{config['num_steps']} looks at each"
+        if model.patch_weighting == "equal"
+        else (f"weighted by a {model.patch_weighting} attention")
+    )
+    return [
+        ("Backbones (timm)", f"{backbones[0]} for the picture, {backbones[1]} for its parts"),
+        ("Parameters", f"{parameters:,}"),
+        ("Picture", f"{size} x {size} pixels, {model.global_backbone.in_chans} channels"),
+        ("Parts", f"{model.num_patches} of {patch_size} x {patch_size} pixels, {looks}"),
+        ("Mean, standard deviation", f"({mean}), ({std}) of values in [0, 1]"),
+        ("Interpolation", str(look["interpolation"])),
+        ("Logits", f"global + {model.fusion_weight:g} * local"),
+    ]
