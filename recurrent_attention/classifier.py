@@ -1,6 +1,5 @@
 """The two streams: a global classifier, and a local one that looks at parts of the picture."""
 
-import copy
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -260,6 +259,7 @@ class TwoStreamClassifier(
     propose = proposal.propose  # where to look, from the global stream's own map
     predict = prediction.predict  # pictures in, class names out
     explain = explain  # where both streams look, step by step
+    config = property(sharing.current_config)
     save_pretrained = sharing.save_pretrained
     push_to_hub = sharing.push_to_hub
     generate_model_card = model_card.generate_model_card
@@ -273,11 +273,6 @@ class TwoStreamClassifier(
     def data_config(self) -> dict[str, Any]:
         """How the backbone wants its input: `mean`, `std`, `interpolation` and more, as in timm."""
         return self.global_backbone.data_config
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The arguments that rebuild this model, without pretrained weights; JSON can hold them."""
-        return copy.deepcopy(self._config)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False

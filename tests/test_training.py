@@ -2,12 +2,13 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from recurrent_attention import TwoStreamClassifier
+from recurrent_attention import TwoStreamClassifier, sharing
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.training import (
     Evaluation,
@@ -423,12 +424,11 @@ def test_a_failed_save_keeps_the_model_before(tmp_path, monkeypatch):
     with torch.no_grad():
         model.global_head.bias.add_(1)
 
-    def cut_off(folder):
-        folder.mkdir()
-        (folder / "model.safetensors").write_bytes(b"half")
+    def cut_off(model, path):
+        Path(path).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(model, "save_pretrained", cut_off)
+    monkeypatch.setattr(sharing, "save_model", cut_off)
     with pytest.raises(OSError, match="no space"):
         run.save_model(model)
     assert (run.model_dir / "model.safetensors").read_bytes() == before
