@@ -3,8 +3,8 @@
     python benchmarks/memory.py
 
 For each backbone, with 448-pixel pictures and 224-pixel patches: megabytes of the weights, their
-gradients and AdamW's two averages; what autograd keeps for the backward pass per picture, which is the
-same on every device; and what the process's peak grows by per picture on this one, in a training step.
+gradients and AdamW's two averages; what autograd keeps for the backward pass per picture, which is
+the same on every device; and by how much a picture raises the peak of a training step on this one.
 """
 
 import argparse

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python tests/fuzz.py --inputs 100000
 
-Good files are mutated, from a seed: bits and bytes flipped, pieces cut out, doubled, moved or joined with
-another file's, numbers made extreme, words of the format put in. Of each reader no input may crash the
-interpreter, hang, run code, reach out to the network, or raise anything but the documented errors.
+Good files are mutated, from a seed: bits and bytes flipped, pieces cut out, doubled or moved,
+numbers made extreme, words of the format put in. Of each reader no input may crash the interpreter,
+hang, run code, reach out to the network, or raise anything but the documented errors.
 """
 
 import argparse
@@ -20,38 +20,18 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image
+from fuzz_readers import READERS
 from tqdm import tqdm
 
 SECONDS = 10  # an input that takes longer hangs
 MEMORY = 6_000_000_000  # bytes of address space beyond what the imports took
 FORBIDDEN = {  # audit events that no reader has a reason for
     "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "pty.spawn",
-    "socket.connect", "socket.getaddrinfo", "pickle.find_class", "marshal.loads", "ctypes.dlopen",
+    "socket.connect", "socket.getaddrinfo", "pickle.find_class", "ctypes.dlopen",
     "os.remove", "os.rename", "os.rmdir", "shutil.rmtree", "os.chmod", "os.link", "os.symlink",
 }  # fmt: skip
-
-
-@dataclass
-class Reader:
-    """What is fuzzed.
-
-    Attributes:
-        seeds: good files, by name; one of them is mutated at a time.
-        words: of the format.
-        read: takes the folder that holds the files.
-        errors: that it documents.
-    """
-
-    seeds: dict[str, bytes]
-    words: list[bytes]
-    read: Callable[[Path], object]
-    errors: tuple[type[Exception], ...] = (ValueError,)
 
 
 def mutate(data: bytes, words: list[bytes], chance: random.Random) -> bytes:
@@ -59,6 +39,9 @@ def mutate(data: bytes, words: list[bytes], chance: random.Random) -> bytes:
     found = bytearray(data)
     for _ in range(chance.choice((1, 1, 1, 2, 2, 3, 4))):
         at = chance.randrange(len(found) + 1)
+        if chance.random() < 0.8:  # of a large file, what describes it stands at one of its ends
+            at = min(at, chance.randrange(2000))
+            at = len(found) - at if chance.random() < 0.4 and len(found) > 4000 else at
         end = min(len(found), at + chance.choice((1, 1, 2, 4, 8, 16, 64, 256)))
         kind = chance.randrange(10)
         if kind == 0 and found:
@@ -118,17 +101,17 @@ def mutate_json(data: bytes, words: list[bytes], chance: random.Random) -> bytes
 NASTY: list[Callable[[random.Random], object]] = [
     lambda c: None,
     lambda c: c.choice((True, False)),
-    lambda c: c.choice((0, -1, 1, 2, 3, 7, 10**3, 10**6, 10**9, 10**12, 2**31, 2**63, -(2**63), 10**400)),
+    lambda c: c.choice((0, -1, 1, 2, 3, 7, 10**3, 10**6, 10**9, 10**12, 2**63, -(2**63), 10**400)),
     lambda c: c.choice((0.0, -0.5, 1.5, 1e-300, 1e300, float("nan"), float("inf"))),
-    lambda c: c.choice(("", "x", "../../etc/passwd", "/etc/passwd", "local-dir:/etc", "hf-hub:a/b")),
-    lambda c: c.choice(("vgg19", "resnet18", "test_vit", "test_resnet.r160_in1k", "\x00", "é" * 3)),
+    lambda c: c.choice(("", "x", "../../etc/passwd", "/etc/passwd", "local-dir:/", "hf-hub:a/b")),
+    lambda c: c.choice(("vgg19", "test_vit", "test_resnet.r160_in1k", "\x00", "\u00e9" * 3)),
     lambda c: "A" * c.choice((10, 1000, 100_000)),
     lambda c: [],
     lambda c: {},
     lambda c: [c.choice((1, "a", None, 1e9))] * c.choice((1, 3, 200, 1000)),
     lambda c: {"url": "http://127.0.0.1:9/x", "file": "/etc/passwd", "hf_hub_id": "a/b"},
-    lambda c: {c.choice(("pretrained", "checkpoint_path", "scriptable", "depth")): c.choice((1, True))},
-]  # fmt: skip
+    lambda c: {c.choice(("pretrained", "checkpoint_path", "scriptable")): c.choice((1, True))},
+]
 
 
 class Hang(BaseException):
@@ -139,7 +122,6 @@ def fuzz(name: str, inputs: int, seed: int, done: "multiprocessing.Value", resul
     """Feed one reader, in a process of its own; `done` counts the inputs."""
     reader = READERS[name]()
     chance = random.Random(f"{name}-{seed}")
-    torch.set_num_threads(1)
     seen: list[str] = []
     watching = [False]
 
@@ -195,105 +177,6 @@ def fuzz(name: str, inputs: int, seed: int, done: "multiprocessing.Value", resul
             if len(faults) >= 20:
                 break
     result.put((dict(counts), faults))
-
-
-def npy() -> Reader:
-    """The authors' patch files."""
-    from recurrent_attention.data import Pictures, read_patch_file
-
-    boxes = np.array([[[0, 9, 0, 9, k], [2, 40, 3, 50, k]] for k in (0, 0, 1)], dtype=np.float64)
-    folder = Path(tempfile.mkdtemp())
-    for number in range(3):
-        Image.new("RGB", (20, 10)).save(folder / f"{number}.png")
-    pictures = Pictures(folder, [f"{n}.png" for n in range(3)], [0, 0, 1], ["a", "b"])
-    seeds = {}
-    for version in ((1, 0), (2, 0), (3, 0)):
-        path = folder / "x.npy"
-        with path.open("wb") as file:
-            np.lib.format.write_array(file, boxes, version=version)
-        seeds[f"v{version[0]}.npy"] = path.read_bytes()
-    words = [b"'descr': '<f8'", b"'|O'", b"'fortran_order': True", b"(3, 2, 5)", b"(999999999, 10, 5)",
-             b"(-1, 2, 5)", b"(10**9, 10**9, 5)", b"__import__('os').system('id')", b"<U9", b">f8", b"{", b"}",
-             b"\x93NUMPY", b"PK\x03\x04"]  # fmt: skip
-    return Reader(
-        seeds, words, lambda root: [read_patch_file(p, pictures) for p in root.glob("*.npy")]
-    )
-
-
-def cub() -> Reader:
-    """The text files of CUB-200-2011."""
-    from recurrent_attention.data import CUB200
-
-    names = ["001.A/x.jpg", "001.A/y.jpg", "002.B/z.jpg", "002.B/w.jpg"]
-    rows = {
-        "images.txt": [f"{n + 1} {name}" for n, name in enumerate(names)],
-        "image_class_labels.txt": [f"{n + 1} {1 + n // 2}" for n in range(4)],
-        "train_test_split.txt": [f"{n + 1} {n % 2}" for n in range(4)],
-        "classes.txt": ["1 001.A", "2 002.B"],
-        "bounding_boxes.txt": [f"{n + 1} 1.0 2.0 30.5 40.0" for n in range(4)],
-        "parts/parts.txt": ["1 back", "2 left eye"],
-        "parts/part_locs.txt": [f"{n + 1} {p} 10.0 20.0 {p % 2}" for n in range(4) for p in (1, 2)],
-    }
-    seeds = {name: ("\n".join(lines) + "\n").encode() for name, lines in rows.items()}
-    words = [b"1 001.A/x.jpg\n", b"../../etc/passwd", b"/etc/passwd", b"1e999", b"nan", b"-1", b"0", b"5", b"\r\n",
-             b"999999999999999999999", b"\xef\xbb\xbf", "\u0663".encode(), b"1_0", b"\t", b"\x0b", b"3 7\n"]  # fmt: skip
-
-    def read(root: Path) -> object:
-        (root / "images").mkdir(exist_ok=True)
-        return [CUB200(root, split) for split in ("train", "test")]
-
-    return Reader(seeds, words, read)
-
-
-def boxes_json() -> Reader:
-    """Our files of boxes."""
-    from recurrent_attention.data import Pictures, read_boxes
-
-    folder = Path(tempfile.mkdtemp())
-    Image.new("RGB", (20, 10)).save(folder / "a.png")
-    pictures = Pictures(folder, ["a.png"], [0], ["a"])
-    boxes = {
-        "boxes": {"a.png": [[0.0, 0.0, 5.5, 5.0], [1.0, 2.0, 20.0, 10.0]], "b": [[0, 0, 1, 1]]}
-    }
-    words = [b"NaN", b"1e999", b'"boxes"', b"a.png", b"[", b"]", b"{", b"}", b"null", b"-0.0"]
-    return Reader(
-        {"boxes.json": json.dumps(boxes).encode()},
-        words,
-        lambda root: read_boxes(root / "boxes.json", pictures),
-    )
-
-
-def dogs() -> Reader:
-    """The lists and the annotations of Stanford Dogs."""
-    import scipy.io
-
-    from recurrent_attention.data import StanfordDogs
-
-    names = ["n01-Pug/a.jpg", "n01-Pug/b.jpg", "n02-Corgi/c.jpg"]
-    seeds = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "x.mat"
-        for part in ("train", "test"):
-            cell = np.empty((3, 1), dtype=object)
-            cell[:, 0] = names
-            rows = {"file_list": cell, "labels": np.array([[1.0], [1.0], [2.0]])}
-            scipy.io.savemat(path, rows, do_compression=part == "test")
-            seeds[f"{part}_list.mat"] = path.read_bytes()
-    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
-    text = f"<annotation><object><name>Pug</name>{box}</object></annotation>".encode()
-    seeds |= {f"Annotation/{name[:-4]}": text for name in names}
-    words = [b"<!DOCTYPE a [<!ENTITY b SYSTEM 'file:///etc/passwd'>]>", b"&b;", b"&#0;", b"<![CDATA[", b"<?xml",
-             b"<bndbox>", b"</bndbox>", b"nan", b"1e999", b"\x0e\x00\x00\x00", b"\x0f\x00\x00\x00", b"MI", b"IM",
-             b"\x00\x01", b"\x00\x02", b"../../etc/passwd", b"labels", b"file_list", b"\xff\xff\xff\x7f"]  # fmt: skip
-
-    def read(root: Path) -> object:
-        (root / "Images").mkdir(exist_ok=True)
-        return [StanfordDogs(root, split).bounding_boxes for split in ("train", "test")]
-
-    return Reader(seeds, words, read, (ValueError, FileNotFoundError))
-
-
-READERS = {"npy": npy, "images.txt": cub, "mat": dogs, "boxes.json": boxes_json}
 
 
 def main() -> None:
