@@ -35,11 +35,11 @@ def test_versions_agree():
     assert metadata["project"]["version"] == recurrent_attention.__version__
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])  # 0 only shows the shape of the API
+@pytest.mark.parametrize("number", [1, 2, 3, 4])  # 0 only shows the shape of the API
 def test_python_of_the_readme_runs(number, tmp_path, monkeypatch, colored_pictures):
     """Every Python block, pasted into a file; the third reads the folder `pictures`."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     code = blocks[number]
     monkeypatch.chdir(tmp_path)
     pictures, _ = colored_pictures

@@ -31,7 +31,10 @@ def is_cpu(device: Device) -> bool:
     Accelerate has to be told: otherwise, where there is no GPU, it lets each of several processes
     train by itself, over the same files.
     """
-    return device == "cpu" or (device == "auto" and not torch.accelerator.is_available())
+    found = (
+        torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
+    )
+    return device == "cpu" or (device == "auto" and not found)
 
 
 def from_main(make: Callable[[], T]) -> T:
