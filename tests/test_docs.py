@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+import recurrent_attention
+
 ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 PAGES = sorted(
     page for page in (ROOT / "docs").rglob("*.md") if "```python\n" in page.read_text("utf-8")
 )
@@ -31,11 +34,9 @@ def pictures_here(tmp_path, monkeypatch, colored_pictures):
         pictures.path(index).rename(target)
 
 
-@pytest.mark.parametrize("number", [1, 2, 3])  # 0 only shows the shape of the API
+@pytest.mark.parametrize("number", range(1, len(python_of(README))))  # 0 only shows the API
 def test_python_of_the_readme_runs(number, pictures_here):
-    blocks = python_of(ROOT / "README.md")
-    assert len(blocks) == 4
-    run(blocks[number], f"README.md block {number}", {})
+    run(python_of(README)[number], f"README.md block {number}", {})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -59,7 +60,7 @@ def sentence_of(node):
 
 def sentences_in_the_source():
     files = [*(ROOT / "examples").glob("*.py")]
-    files += Path(__import__("recurrent_attention").__file__).parent.rglob("*.py")
+    files += Path(recurrent_attention.__file__).parent.rglob("*.py")
     kinds = (ast.Constant, ast.JoinedStr, ast.BinOp)
     return {
         sentence_of(node)
@@ -80,7 +81,15 @@ def test_error_texts_of_the_troubleshooting_page_are_in_the_source():
     assert gone == []
 
 
-def test_that_test_can_fail():
+def test_every_public_name_has_its_place_in_the_api():
+    page = (ROOT / "docs" / "api" / "index.md").read_text("utf-8")
+    absent = [
+        n for n in recurrent_attention.__all__ if f"::: recurrent_attention.{n}\n" not in page
+    ]
+    assert absent == []
+
+
+def test_that_the_texts_are_compared():
     assert not any(real.startswith("Expected a miracle") for real in sentences_in_the_source())
 
 
