@@ -14,9 +14,10 @@ def main(folder: Path) -> None:
         in_wheel = set(archive.namelist())
     package = {path.relative_to(ROOT).as_posix() for path in python_files("recurrent_attention")}
     metadata = {name for name in in_wheel if ".dist-info/" in name}
-    if in_wheel - metadata != package | {"recurrent_attention/py.typed"}:
-        different = sorted((in_wheel - metadata) ^ package)
-        sys.exit(f"Expected the wheel to hold the package and py.typed alone, but got {different}.")
+    if different := sorted((in_wheel - metadata) ^ package ^ {"recurrent_attention/py.typed"}):
+        sys.exit(
+            f"Expected the wheel to hold the package and py.typed alone; they differ: {different}."
+        )
     if not any(name.endswith("/licenses/LICENSE") for name in metadata):
         sys.exit("Expected the wheel to hold LICENSE, but it does not.")
 
