@@ -330,6 +330,7 @@ def test_under_autocast():
         with torch.inference_mode():
             model(images, patches)  # fills autocast's cache with weights that autograd refuses
         found = model.explain(images, patches=patches, target=1)
+    with torch.autocast("cpu", torch.bfloat16):
         output = model(images, patches)
     assert found.step_maps.dtype == found.logits.dtype == torch.float32
     for name in ("step_maps", "global_map"):

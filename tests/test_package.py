@@ -1,12 +1,9 @@
 """What importing the package brings along, and what its files say about each other."""
 
-import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-
-import pytest
 
 import recurrent_attention
 
@@ -31,20 +28,5 @@ def test_that_test_can_fail():
 
 
 def test_versions_agree():
-    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    metadata = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     assert metadata["project"]["version"] == recurrent_attention.__version__
-
-
-@pytest.mark.parametrize("number", [1, 2, 3, 4])  # 0 only shows the shape of the API
-def test_python_of_the_readme_runs(number, tmp_path, monkeypatch, colored_pictures):
-    """Every Python block, pasted into a file; the third reads the folder `pictures`."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 5
-    code = blocks[number]
-    monkeypatch.chdir(tmp_path)
-    pictures, _ = colored_pictures
-    for index, name in enumerate(pictures.names):
-        target = tmp_path / "pictures" / pictures.class_names[pictures.labels[index]] / name
-        target.parent.mkdir(exist_ok=True)
-        pictures.path(index).rename(target)
-    exec(compile(code, f"README.md block {number}", "exec"), {})

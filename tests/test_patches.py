@@ -347,7 +347,7 @@ def test_compiles_without_a_graph_break_and_exports():
     inputs = torch.randn(2, 5, 7, 7), torch.rand(2, 3, 32, 32)
     wanted = FromLogits()(*inputs)
     compiled = torch.compile(FromLogits(), fullgraph=True, backend="aot_eager")(*inputs)
-    exported = torch.export.export(FromLogits(), inputs).module()(*inputs)
+    exported = torch.export.export(FromLogits(), inputs, strict=False).module()(*inputs)
     for found in (compiled, exported):
         for ours, theirs in zip(found, wanted, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)

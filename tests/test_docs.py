@@ -1,0 +1,103 @@
+"""The pages: their Python runs, their error texts are the package's, what stands twice agrees."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import recurrent_attention
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = sorted(
+    page for page in (ROOT / "docs").rglob("*.md") if "```python\n" in page.read_text("utf-8")
+)
+
+
+def python_of(page):
+    return re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+
+
+def run(code, where, names):
+    exec(compile(code, where, "exec"), names)
+
+
+@pytest.fixture
+def pictures_here(tmp_path, monkeypatch, colored_pictures):
+    """A working directory with `pictures`, a folder for each of two classes."""
+    monkeypatch.chdir(tmp_path)
+    pictures, _ = colored_pictures
+    for index, name in enumerate(pictures.names):
+        target = tmp_path / "pictures" / pictures.class_names[pictures.labels[index]] / name
+        target.parent.mkdir(exist_ok=True)
+        pictures.path(index).rename(target)
+
+
+@pytest.mark.parametrize("number", range(1, len(python_of(README))))  # 0 only shows the API
+def test_python_of_the_readme_runs(number, pictures_here):
+    run(python_of(README)[number], f"README.md block {number}", {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_python_of_a_page_runs(page, pictures_here):
+    """All blocks, from the top, as a reader who pastes one after the other."""
+    names = {"__name__": "page"}
+    for number, block in enumerate(python_of(page)):
+        run(block, f"{page.name} block {number}", names)
+
+
+def sentence_of(node):
+    """The text that an expression makes, with … for what is only known when it runs."""
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else "…"
+    if isinstance(node, ast.JoinedStr):
+        return "".join(map(sentence_of, node.values))
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return sentence_of(node.left) + sentence_of(node.right)
+    return "…"
+
+
+def sentences_in_the_source():
+    files = [*(ROOT / "examples").glob("*.py")]
+    files += Path(recurrent_attention.__file__).parent.rglob("*.py")
+    kinds = (ast.Constant, ast.JoinedStr, ast.BinOp)
+    return {
+        sentence_of(node)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, kinds)
+    }
+
+
+def test_error_texts_of_the_troubleshooting_page_are_in_the_source():
+    page = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
+    listed = [
+        quoted.strip("`") for quoted in re.findall(r"^(`+Expected .*`)\n", page, re.MULTILINE)
+    ]
+    assert len(listed) > 50
+    source = sentences_in_the_source()
+    gone = [text for text in listed if not any(real.startswith(text) for real in source)]
+    assert gone == []
+
+
+def test_every_public_name_has_its_place_in_the_api():
+    page = (ROOT / "docs" / "api" / "index.md").read_text("utf-8")
+    absent = [
+        n for n in recurrent_attention.__all__ if f"::: recurrent_attention.{n}\n" not in page
+    ]
+    assert absent == []
+
+
+def test_that_the_texts_are_compared():
+    assert not any(real.startswith("Expected a miracle") for real in sentences_in_the_source())
+
+
+def test_the_differences_from_the_paper_stand_alike_on_both_pages():
+    def section(path):
+        text = path.read_text("utf-8").partition("## Differences from the paper\n")[2]
+        return text.partition("\n## ")[0].replace("](docs/", "](").strip()
+
+    readme, method = (section(ROOT / name) for name in ("README.md", "docs/method.md"))
+    assert readme.count("\n| ") > 8
+    assert readme == method
