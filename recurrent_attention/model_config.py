@@ -34,6 +34,7 @@ _KWARGS = ("backbone_kwargs", "local_backbone_kwargs")
 _KEYS = (*_BACKBONES, *_KWARGS, *MOST, *_NUMBERS, *_CHOICES, "class_names")
 _MAY_BE_NULL = ("local_backbone", *_KWARGS, "class_names")
 _MAY_BE_MISSING = ("local_backbone_kwargs",)  # came later than the format
+_NO_ARGUMENTS = FACTORY_ARGUMENTS | {"pruned"}  # which makes timm look for a file
 _LOOK = "pretrained_cfg_overlay"
 _WORD = re.compile(r"[\w-]{1,64}", re.ASCII)  # names no file, no repository and no address
 _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -139,8 +140,8 @@ def _check_kwargs(kwargs: Any, name: str, path: Path) -> None:
         refuse = _refusal(value, f"`{name}[{_SHORT.repr(key)}]` in {path}")
         if key == _LOOK:
             _check_look(value, f"`{name}[{key!r}]", path)
-        elif key in FACTORY_ARGUMENTS or not _WORD.fullmatch(key):
-            refuse("be absent: a configuration says nothing about weights")
+        elif key in _NO_ARGUMENTS or not _WORD.fullmatch(key):
+            refuse("be absent: a configuration names no weights and no files")
         elif not _is_plain(value, depth=4):
             refuse(
                 f"be made of words and of numbers up to {MOST_IN_KWARGS}",
@@ -174,14 +175,14 @@ def _check_look(look: Any, name: str, path: Path) -> None:
         elif key == "fixed_input_size" and not isinstance(value, bool):
             refuse("be true or false")
         elif key not in ("crop_pct", "crop_mode", "fixed_input_size"):
-            refuse("be absent: a configuration says nothing about weights")
+            refuse("be absent: a configuration names no weights and no files")
 
 
 def _is_plain(value: Any, depth: int) -> bool:
     if isinstance(value, list):
         return depth > 0 and len(value) <= 1000 and all(_is_plain(v, depth - 1) for v in value)
     if isinstance(value, dict):
-        names = all(map(_WORD.fullmatch, value)) and not FACTORY_ARGUMENTS & value.keys()
+        names = all(map(_WORD.fullmatch, value)) and not _NO_ARGUMENTS & value.keys()
         return names and _is_plain(list(value.values()), depth)
     if isinstance(value, str):
         return bool(_WORD.fullmatch(value))

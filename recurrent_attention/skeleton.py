@@ -109,12 +109,13 @@ def new_classifiers(model: "TwoStreamClassifier") -> dict[str, Tensor]:
 def _build(cls: type[Model], settings: Mapping[str, Any], path: Path) -> Model:
     try:
         return cls(**settings)
-    except OSError:  # the caller's own backbone could not be had; the file's are plain names
-        raise
     except Exception as error:  # timm raises whatever strange arguments lead to
         reason = str(error).partition("\n")[0].rstrip(".")[:300] or type(error).__name__
         if isinstance(error, ValueError) and reason.startswith("Expected `"):
             raise
+        names = (settings.get("backbone"), settings.get("local_backbone"))
+        if isinstance(error, OSError) and any(":" in name for name in names if name):
+            raise  # the caller's own backbone could not be had; a file's have plain names
         raise ValueError(
             f"Expected {path} to describe a model that can be built, but got: {reason}."
         ) from error

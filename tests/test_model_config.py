@@ -96,6 +96,7 @@ SOURCES = [
     ("backbone_kwargs.pretrained_cfg_overlay.custom_load", True),
     ("local_backbone_kwargs.checkpoint_path", "BAIT"),
     ("local_backbone_kwargs.pretrained_cfg_overlay.file", "BAIT"),
+    ("backbone_kwargs.pruned", True),
     ("backbone_kwargs.block_args", {"checkpoint_path": 1}),
     ("backbone_kwargs.act_layer", "/etc/passwd"),
     ("backbone_kwargs.act_layer", "../BAIT"),

@@ -14,6 +14,9 @@ from kills import without_times
 from recurrent_attention.training import shared_batch_norm
 
 
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun was tried on POSIX only")
+
+
 def launch(*arguments):
     script = Path(__file__).with_name("two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node"]

@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -134,6 +133,7 @@ def test_a_kill_between_a_checkpoint_and_the_model_loses_neither(
     assert json.loads((run.path / "metrics.jsonl").read_text())["epoch"] == 1
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere os.kill ends the process at once")
 def test_sigterm_saves_and_ends(colored_pictures, tmp_path, stop_at):
     data = make_data(colored_pictures)
     whole = make_model()
@@ -154,6 +154,7 @@ def test_sigterm_saves_and_ends(colored_pictures, tmp_path, stop_at):
     assert_same(found, expected)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere an open file cannot be replaced")
 def test_whole_files_reach_the_disk_and_then_their_name(tmp_path, monkeypatch):
     path, done = tmp_path / "a.txt", []
     path.write_text("old")
@@ -187,6 +188,7 @@ def test_only_the_best_and_the_last_checkpoint_are_kept(tmp_path):
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
+    resource = pytest.importorskip("resource", reason="limits of a process are a matter of POSIX")
     checkpoints = Checkpoints(tmp_path / "run")
     checkpoints.save({"model": {"w": torch.ones(10)}}, step=1, best_step=-1)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -343,6 +345,7 @@ def test_worker_processes_change_nothing(colored_pictures):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="fork is a matter of POSIX")
 def test_kills_lose_nothing():
     command = [sys.executable, Path(__file__).with_name("kills.py"), "--kills", "6"]
     done = subprocess.run(

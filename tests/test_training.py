@@ -2,8 +2,8 @@
 
 import json
 import math
-from pathlib import Path
 import re
+from pathlib import Path
 
 import pytest
 import torch
