@@ -4,8 +4,6 @@ import json
 import math
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -342,17 +340,3 @@ def test_worker_processes_change_nothing(colored_pictures):
         fit(model, data, recipe=recipe, num_workers=num_workers, **QUIET)
         weights.append(model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="fork is a matter of POSIX")
-def test_kills_lose_nothing():
-    command = [sys.executable, Path(__file__).with_name("kills.py"), "--kills", "6"]
-    done = subprocess.run(
-        [*command, "--inside-saves", "3"],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 kills survived (3 while a file was being written" in done.stdout
