@@ -6,11 +6,13 @@ cropped in the same way.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence, Sized
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from typing import Any, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+T = TypeVar("T")
 
 
 def seed_of(*parts: int | str) -> int:
@@ -89,3 +91,21 @@ def loader_of(
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
     )
+
+
+def plainly(batches: Iterable[T]) -> Iterator[T]:
+    """Go over a loader; what failed in a worker process is raised as it would be in this one.
+
+    Args:
+        batches: of a `DataLoader`, which puts the worker's whole traceback into the message.
+
+    Yields:
+        The batches.
+    """
+    try:
+        yield from batches
+    except (OSError, TypeError, ValueError) as error:
+        text = str(error).rstrip()
+        if not text.startswith("Caught "):
+            raise
+        raise type(error)(text.rpartition(f"\n{type(error).__name__}: ")[2]) from error

@@ -20,7 +20,7 @@ from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamOutput
 from recurrent_attention.training.accelerator import make_accelerator, to_channels_last
-from recurrent_attention.training.draws import EpochOrder, loader_of
+from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
 from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
 from recurrent_attention.training.processes import Device
 
@@ -179,7 +179,9 @@ def run_evaluation(
     network.eval()
     scores = Scores(num_classes, accelerator.device)
     started = time.perf_counter()
-    bar = tqdm(loader, desc="evaluate", leave=False, disable=not progress)
+    bar = tqdm(
+        plainly(loader), desc="evaluate", total=len(loader), leave=False, disable=not progress
+    )
     with torch.no_grad():
         for _, first, second, labels, *_ in bar:
             output = network(first, second)

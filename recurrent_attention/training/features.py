@@ -17,6 +17,7 @@ from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamFeatures
 from recurrent_attention.training.accelerator import to_channels_last
+from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.feature_store import (
     FeatureStore,
     content_of,
@@ -190,7 +191,13 @@ def _fill(
     progress: bool,
 ) -> None:
     loader = DataLoader(_Views(data, missing), batch_size=None, num_workers=num_workers)
-    bar = tqdm(loader, desc="frozen features", unit="picture", disable=not progress or not missing)
+    bar = tqdm(
+        plainly(loader),
+        desc="frozen features",
+        total=len(missing),
+        unit="picture",
+        disable=not progress or not missing,
+    )
     to_channels_last(model.to(accelerator.device))
     with eval_mode(model), torch.no_grad(), accelerator.autocast():
         for views in _chunks(bar, PICTURES_PER_SHARD):

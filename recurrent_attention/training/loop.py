@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.training.draws import EpochOrder, loader_of, seed_of
+from recurrent_attention.training.draws import EpochOrder, loader_of, plainly, seed_of
 from recurrent_attention.training.evaluation import (
     Evaluation,
     Scores,
@@ -186,7 +186,7 @@ class TrainingLoop:
         self.order.go_to(at.epoch, at.batches * self.pictures_per_batch)
         started = time.perf_counter() - at.seconds
         bar = tqdm(
-            self.loader,
+            plainly(self.loader),
             desc=f"epoch {at.epoch}/{self.recipe.epochs}",
             initial=at.batches,
             total=self.batches_per_epoch,

@@ -15,6 +15,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.training.accelerator import make_accelerator, to_channels_last
+from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.evaluation import check_labels
 from recurrent_attention.training.feature_store import (
     FeatureStore,
@@ -192,7 +193,7 @@ def _views(
     with tqdm(
         total=len(indices), desc=description, unit="picture", disable=not progress or not indices
     ) as bar:
-        for some, views in loader:
+        for some, views in plainly(loader):
             yield some.tolist(), views.to(device, memory_format=torch.channels_last)
             bar.update(len(some))
 
