@@ -164,7 +164,10 @@ def pictures_under(folder: str | Path) -> list[Path]:
         Paths that begin with `folder`.
     """
     return sorted(
-        file
-        for file in Path(folder).rglob("*")
-        if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."
+        (
+            file
+            for file in Path(folder).rglob("*")
+            if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."
+        ),
+        key=lambda file: file.parts,  # paths of Windows compare without case: another order
     )
