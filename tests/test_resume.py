@@ -305,7 +305,7 @@ def test_a_loss_that_is_not_finite_names_the_batch(colored_pictures, tmp_path, m
         f"Expected a finite loss, but got nan in epoch 2, batch 2 (update 6), at learning rate "
         f"{5e-4 * (1 + math.cos(math.pi / 8)):.2g}, on the "
         f"pictures {', '.join(names)}. Lower the learning rate, train in fp32, or look at these "
-        f"pictures. The last checkpoint is {path}."
+        f"pictures. The checkpoint before, {path}, is whole."
     )
     assert run.checkpoints.load(4)["progress"]["epoch"] == 2
 

@@ -47,7 +47,7 @@ class Checkpoints:
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise FloatingPointError(
                     f"Expected finite weights, but {name} holds NaN or infinity after update "
-                    f"{step}. {self._last_one()} Lower the learning rate, or train in fp32."
+                    f"{step}. {self.last_one()} Lower the learning rate, or train in fp32."
                 )
         path = self.path(step)
         try:
@@ -58,7 +58,7 @@ class Checkpoints:
         except (OSError, RuntimeError) as error:
             reason = _reason(error)
             raise OSError(
-                f"Expected to write a checkpoint at {path}, but got: {reason}. {self._last_one()} "
+                f"Expected to write a checkpoint at {path}, but got: {reason}. {self.last_one()} "
                 "Make room, and go on with resume."
             ) from error
         for other in self._files():
@@ -90,16 +90,15 @@ class Checkpoints:
             ) from error
         return state
 
+    def last_one(self) -> str:
+        """Say in a sentence which checkpoint is the last."""
+        steps = self.steps()
+        if not steps:
+            return "There is no checkpoint yet."
+        return f"The checkpoint before, {self.path(steps[-1])}, is whole."
+
     def _files(self) -> list[Path]:
         return [p for p in self.folder.glob("step-*.pt") if p.stem[5:].isdecimal()]
-
-    def _last_one(self) -> str:
-        steps = self.steps()
-        return (
-            f"The checkpoint before, {self.path(steps[-1])}, is whole."
-            if steps
-            else ("There is no checkpoint yet.")
-        )
 
 
 def _reason(error: BaseException) -> str:

@@ -4,8 +4,7 @@ import math
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -24,39 +23,18 @@ from recurrent_attention.training.evaluation import (
     show_scores,
 )
 from recurrent_attention.training.processes import from_main
+from recurrent_attention.training.progress import (
+    Progress,
+    check_identity,
+    line_of,
+    validation_record,
+)
 from recurrent_attention.training.recipe import Recipe, build_optimizer, build_schedule
 from recurrent_attention.training.run_folder import RunFolder
 from recurrent_attention.training.shared_batch_norm import shared_batch_norm
 from recurrent_attention.training.termination import EXIT_CODE, Termination
 
 CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
-
-
-@dataclass
-class Progress:
-    """Where a run is, in numbers and lists that JSON can hold.
-
-    Attributes:
-        epoch: the one that is trained, from 1.
-        batches: of it that are done.
-        step: updates done since the beginning.
-        seconds: that this epoch's training took so far.
-        record: what this epoch's training found, once that is done and validation is not.
-        history: the epochs before.
-        best_score: highest so far.
-        best_epoch: whose weights have it.
-        best_step: of its checkpoint.
-    """
-
-    epoch: int = 1
-    batches: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    record: dict[str, Any] | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_score: float = -math.inf
-    best_epoch: int = 0
-    best_step: int = -1
 
 
 class TrainingLoop:
@@ -244,18 +222,7 @@ class TrainingLoop:
         assert at.record is not None
         record, score = at.record, float(at.epoch)  # without validation, the last is the best
         if found is not None:
-            if not math.isfinite(found.loss):
-                raise FloatingPointError(
-                    f"Expected a finite loss on the validation data, but got {found.loss} after "
-                    f"epoch {at.epoch}. Lower the learning rate, or train in fp32."
-                )
-            record |= {
-                "val_loss": found.loss,
-                "val_global": found.global_top1,
-                "val_local": found.local_top1,
-                "val_fused": found.fused_top1,
-                "val_images_per_second": found.images_per_second,
-            }
+            record |= validation_record(found, at.epoch)
             score = -found.loss if self.recipe.choose_epoch_by == "loss" else found.fused_top1
         better = score > at.best_score
         if better:
@@ -280,13 +247,12 @@ class TrainingLoop:
         losses, dues, asks = self.accelerator.gather(mine).view(-1, 3).unbind(1)
         if not bool(torch.isfinite(losses).all()):
             names = [self.names[i] for i in self.accelerator.gather(indices).tolist()]
-            worst = losses[~torch.isfinite(losses)][0].item()
+            last = f" {self.run_folder.checkpoints.last_one()}" if self.run_folder else ""
             raise FloatingPointError(
-                f"Expected a finite loss, but got {worst} in epoch {self.progress.epoch}, batch "
-                f"{self.progress.batches + 1} (update {self.progress.step + 1}), at learning rate "
-                f"{self.schedule.get_last_lr()[-1]:.2g}, on the pictures {', '.join(names)}. Lower "
-                "the learning rate, train in fp32, or look at these pictures."
-                + self._last_checkpoint()
+                f"Expected a finite loss, but got {losses[~torch.isfinite(losses)][0].item()} in "
+                f"{self.progress.place()}, at learning rate {self.schedule.get_last_lr()[-1]:.2g}, "
+                f"on the pictures {', '.join(names)}. Lower the learning rate, train in fp32, or "
+                f"look at these pictures.{last}"
             )
         return bool(dues[0] > 0), bool(asks.any())  # the main process's clock counts
 
@@ -324,12 +290,6 @@ class TrainingLoop:
             )
         self.accelerator.wait_for_everyone()
 
-    def _last_checkpoint(self) -> str:
-        steps = self.run_folder.checkpoints.steps() if self.run_folder is not None else []
-        if not steps or self.run_folder is None:
-            return ""
-        return f" The last checkpoint is {self.run_folder.checkpoints.path(steps[-1])}."
-
     def _weights(self) -> dict[str, Tensor]:
         """Copy the weights that are trained; those of frozen backbones stay as they are."""
         frozen = ("global_backbone.", "local_backbone.") if self.recipe.freeze else ()
@@ -338,41 +298,3 @@ class TrainingLoop:
             for name, tensor in self.model.state_dict().items()
             if not name.startswith(frozen)
         }
-
-
-def check_identity(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """Refuse to go on with something else.
-
-    Args:
-        saved: of the checkpoint.
-        now: of this run; the same nested dictionaries.
-        path: of the checkpoint, for the message.
-
-    Raises:
-        ValueError: naming the first entry that differs.
-    """
-    for part in now:
-        before, after = saved.get(part), now[part]
-        if isinstance(before, dict) and isinstance(after, dict):
-            changed = [key for key in after if before.get(key) != after[key]]
-            if not changed:
-                continue
-            part, before, after = f"{part} {changed[0]}", before.get(changed[0]), after[changed[0]]
-        if before != after:
-            raise ValueError(
-                f"Expected to resume with the {part} of {path}, {before!r}, but got {after!r}. "
-                "Start the run as it was started, or begin another in a new folder."
-            )
-
-
-def line_of(record: dict[str, Any], epochs: int) -> str:
-    """Put an epoch into a line of text."""
-    parts = [
-        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
-        f"loss {record['train_loss']:.3f}",
-    ]
-    for kind in ("train", "val"):
-        if f"{kind}_fused" in record:
-            values = [f"{100 * record[f'{kind}_{s}']:.1f}" for s in ("global", "local", "fused")]
-            parts.append(f"{kind} global {values[0]} local {values[1]} fused {values[2]}")
-    return "  ".join([*parts, f"{record['seconds']:.1f} s"])
