@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from recurrent_attention.data.download import RemoteFile
-from recurrent_attention.data.fetch import check_whole, fetch
+from recurrent_attention.data.fetch import check_whole, fetch, find_layout
 from recurrent_attention.data.pictures import Pictures
 
 # Record 65de6-vp158 of CaltechDATA, with the size and the MD5 sum that stand there.
@@ -78,7 +78,7 @@ class CUB200(Pictures):
         root = Path(root)
         if download and not (root / "images.txt").is_file():
             fetch(root / FOLDER, [ARCHIVE], strip=FOLDER, progress=progress)
-        root = _find_root(root)
+        root = find_layout(root, FOLDER, (*REQUIRED_FILES, "images"), "CUB-200-2011")
         names = {image_id: name for image_id, (name,) in _read(root / "images.txt", 1).items()}
         class_ids = _read_classes(root / "image_class_labels.txt")
         is_train = _read(root / "train_test_split.txt", 1)
@@ -125,22 +125,6 @@ class CUB200(Pictures):
         self.parts = _read_parts(root, names)
         if download:
             check_whole(root, root / "images", names.values())
-
-
-def _find_root(root: Path) -> Path:
-    if not (root / "images.txt").is_file() and (root / FOLDER).is_dir():
-        root = root / FOLDER
-    missing = [file for file in (*REQUIRED_FILES, "images") if not (root / file).exists()]
-    if missing:
-        found = "no such folder"
-        if root.is_dir():
-            entries = sorted(entry.name for entry in root.iterdir())
-            found = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "") or "nothing"
-        raise FileNotFoundError(
-            f"Expected the layout of CUB-200-2011 in {root}, but {', '.join(missing)} is missing; "
-            f"found: {found}. For a folder per class use PictureFolder."
-        )
-    return root
 
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:

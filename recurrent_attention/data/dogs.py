@@ -7,7 +7,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from recurrent_attention.data.download import RemoteFile
-from recurrent_attention.data.fetch import check_whole, fetch
+from recurrent_attention.data.fetch import check_whole, fetch, find_layout
 from recurrent_attention.data.matlab import read_lists
 from recurrent_attention.data.pictures import Pictures
 
@@ -71,7 +71,7 @@ class StanfordDogs(Pictures):
         root = Path(root)
         if download and not (root / LISTS["train"]).is_file():
             fetch(root / FOLDER, ARCHIVES, progress=progress)
-        root = _find_root(root)
+        root = find_layout(root, FOLDER, (*LISTS.values(), "Images"), "Stanford Dogs")
         rows = {part: _read_list(root / file) for part, file in LISTS.items()}
         folders = _folders(root, [*rows["train"], *rows["test"]])
         label_of = {class_id: label for label, class_id in enumerate(sorted(folders))}
@@ -106,22 +106,6 @@ class StanfordDogs(Pictures):
         if not annotations.is_dir():
             return {}
         return {name: _read_boxes(annotations / name.rsplit(".", 1)[0]) for name in self.names}
-
-
-def _find_root(root: Path) -> Path:
-    if not (root / LISTS["train"]).is_file() and (root / FOLDER).is_dir():
-        root = root / FOLDER
-    missing = [name for name in (*LISTS.values(), "Images") if not (root / name).exists()]
-    if missing:
-        found = "no such folder"
-        if root.is_dir():
-            entries = sorted(entry.name for entry in root.iterdir())
-            found = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "") or "nothing"
-        raise FileNotFoundError(
-            f"Expected the layout of Stanford Dogs in {root}, but {', '.join(missing)} is missing; "
-            f"found: {found}. For a folder per class use PictureFolder."
-        )
-    return root
 
 
 def _read_list(path: Path) -> list[tuple[str, int]]:

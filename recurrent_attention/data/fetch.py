@@ -1,4 +1,4 @@
-"""Official data sets from their official places: archives downloaded, checked and unpacked."""
+"""Official data sets: found on disk, or fetched from their official places."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -43,6 +43,36 @@ def fetch(
             unpack(archives, folder, strip=strip, progress=progress)
     finally:
         lock.release()
+
+
+def find_layout(root: Path, folder: str, needed: Sequence[str], layout: str) -> Path:
+    """Find the folder of a data set: `root`, or the one of its usual name in it.
+
+    Args:
+        root: where to look.
+        folder: the usual name.
+        needed: files and folders that must be there; the first tells the folder.
+        layout: the data set's name, for the message.
+
+    Returns:
+        The folder that holds what is needed.
+
+    Raises:
+        FileNotFoundError: if something is missing.
+    """
+    if not (root / needed[0]).is_file() and (root / folder).is_dir():
+        root = root / folder
+    missing = [name for name in needed if not (root / name).exists()]
+    if missing:
+        found = "no such folder"
+        if root.is_dir():
+            entries = sorted(entry.name for entry in root.iterdir())
+            found = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "") or "nothing"
+        raise FileNotFoundError(
+            f"Expected the layout of {layout} in {root}, but {', '.join(missing)} is missing; "
+            f"found: {found}. For a folder per class use PictureFolder."
+        )
+    return root
 
 
 def check_whole(folder: Path, pictures: Path, names: Collection[str]) -> None:
