@@ -15,7 +15,7 @@ from authors_network import AuthorsNetwork
 from hub_server import hub_on_loopback
 from safetensors.torch import load_file, save_file
 
-from recurrent_attention import TwoStreamClassifier, load_checkpoint
+from recurrent_attention import FeatureBackbone, TwoStreamClassifier, load_checkpoint
 from recurrent_attention.checkpoint_file import read_weights
 
 SIZES = {"image_size": 64, "patch_size": 32, "hidden_size": 16, "num_steps": 3}
@@ -95,12 +95,25 @@ def test_loaded_with_and_without_a_skeleton(tmp_path, backbone, kwargs):
     assert_same(state(loaded), state(source))
 
 
+class Tied(TwoStreamClassifier):
+    """With one parameter under two names, as a few timm models have."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.local_head.bias = self.global_head.bias
+
+
 def test_a_model_with_tied_weights(tmp_path):
-    model = make()
-    model.local_backbone.model.conv1 = model.global_backbone.model.conv1
+    model = Tied("test_resnet", 3, **SIZES)
+    with torch.no_grad():
+        model.local_head.bias.add_(1)
     model.save_pretrained(tmp_path)
-    loaded = TwoStreamClassifier.from_pretrained(tmp_path)
+    assert len(load_file(tmp_path / "model.safetensors")) == len(model.state_dict()) - 1
+    loaded = Tied.from_pretrained(tmp_path, num_patches=2)
     assert_same(state(loaded), state(model))
+    assert loaded.local_head.bias is loaded.global_head.bias
+    apart = TwoStreamClassifier.from_pretrained(tmp_path)
+    assert_same(state(apart), state(model))
 
 
 def test_loading_in_inference_mode_gives_a_model_that_trains(folder):
@@ -142,6 +155,17 @@ def test_other_classes_renew_the_classifiers_alone(folder, model, overrides, nam
         assert head.bias.abs().max() == 0
     again = make(num_classes=count)
     again.load_state_dict(found)
+
+
+def test_overrides_keep_how_pictures_are_prepared(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["backbone_kwargs"]["pretrained_cfg_overlay"]["mean"] = [0.1, 0.2, 0.3]
+    (folder / "config.json").write_text(json.dumps(config))
+    loaded = TwoStreamClassifier.from_pretrained(folder, backbone_kwargs={"drop_path_rate": 0.1})
+    assert tuple(loaded.data_config["mean"]) == (0.1, 0.2, 0.3)
+    overlay = {"pretrained_cfg_overlay": {"mean": (0.4, 0.4, 0.4)}}
+    loaded = TwoStreamClassifier.from_pretrained(folder, backbone_kwargs=overlay)
+    assert tuple(loaded.data_config["mean"]) == (0.4, 0.4, 0.4)
 
 
 def test_overrides_that_change_no_weight(folder, model):
@@ -538,6 +562,16 @@ def test_a_backbone_from_a_folder_that_is_gone(tmp_path):
     images, patches = torch.randn(1, 3, 64, 64), torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(loaded(images, patches).logits, model(images, patches).logits)
+
+
+def test_a_folder_has_the_last_word_on_sizes_that_are_fixed(tmp_path):
+    """The architecture by itself says that its size is fixed, and the folder that it is not."""
+    name = backbone_folder(tmp_path / "backbone", architecture="test_maxvit", model_args={})
+    backbone = FeatureBackbone(name, img_size=64)
+    plain, arguments = backbone.architecture()
+    rebuilt = FeatureBackbone(plain, img_size=64, **arguments)
+    assert (backbone.fixed_size, rebuilt.fixed_size) == (False, False)
+    assert FeatureBackbone(plain, img_size=64).fixed_size
 
 
 def test_a_backbone_from_a_repository_that_is_gone(tmp_path, hub, monkeypatch):
