@@ -35,9 +35,12 @@ from recurrent_attention.training.draws import EpochOrder, seed_of
 from recurrent_attention.training.recipe import learning_rate_factor
 
 few = settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15,
+    derandomize=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-many = settings(max_examples=60, deadline=None)
+many = settings(max_examples=60, derandomize=True, deadline=None)
 seeds = st.integers(0, 2**31)
 FLOATS = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64])
 
@@ -262,7 +265,8 @@ def test_any_picture_becomes_upright_rgb(mode, size, turn, seed):
     assert picture.size == size
 
 
-names = st.text(st.characters(blacklist_categories=("Cs",)), min_size=1, max_size=12)
+# Relative to the data set's folder; what leads out of it is refused.
+names = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="/\\:.\0"), min_size=1)
 
 
 @settings(few, max_examples=30)
