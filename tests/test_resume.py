@@ -268,12 +268,14 @@ def test_another_training_is_not_resumed(colored_pictures, tmp_path, change, par
 
 
 def test_a_folder_that_is_no_run_is_not_resumed(tmp_path):
+    RunFolder(tmp_path / "run").write_json("skipped.json", {})  # and then it was killed
+    assert RunFolder(tmp_path / "run", resume=True).checkpoints.steps() == []
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(FileExistsError) as caught:
         RunFolder(tmp_path, resume=True)
     assert str(caught.value) == (
-        f"Expected the folder of a run to go on with, but {tmp_path} holds something else: neither "
-        "config.json nor checkpoints. Name the folder of the run."
+        f"Expected the folder of a run to go on with, but {tmp_path} holds something else, and no "
+        "folder checkpoints. Name the folder of the run."
     )
     with pytest.raises(ValueError) as caught:
         fit(make_model(), None, resume=True)

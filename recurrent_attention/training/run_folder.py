@@ -9,6 +9,8 @@ from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.processes import from_main, join_processes
 from recurrent_attention.whole_file import remove_parts, whole_file
 
+CHECKPOINTS = "checkpoints"
+
 
 class RunFolder:
     """config.json, metrics.jsonl, checkpoints, the best model, and whatever is drawn of a run.
@@ -27,7 +29,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
         self.path = from_main(lambda: _claim(Path(path), resume))
-        self.checkpoints = Checkpoints(self.path / "checkpoints")
+        self.checkpoints = Checkpoints(self.path / CHECKPOINTS)
 
     @property
     def model_dir(self) -> Path:
@@ -60,12 +62,12 @@ def _claim(path: Path, resume: bool) -> Path:
                 f"Expected a new or empty folder for the run, but {path} holds something already. "
                 "Choose another folder, or move that one away."
             )
-        if not (path / "config.json").is_file() and not (path / "checkpoints").is_dir():
+        if not (path / CHECKPOINTS).is_dir():
             raise FileExistsError(
-                f"Expected the folder of a run to go on with, but {path} holds something else: "
-                "neither config.json nor checkpoints. Name the folder of the run."
+                f"Expected the folder of a run to go on with, but {path} holds something else, and "
+                f"no folder {CHECKPOINTS}. Name the folder of the run."
             )
-    path.mkdir(parents=True, exist_ok=True)
-    for folder in (path, path / "checkpoints", path / "model"):
+    (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # first, to know the folder again by
+    for folder in (path, path / CHECKPOINTS, path / "model"):
         remove_parts(folder)  # of a killed run
     return path
