@@ -95,7 +95,7 @@ def generate_model_card(
 
 
 def _facts(model: "TwoStreamClassifier") -> list[tuple[str, str]]:
-    config, look = model._config, model.data_config
+    config, look = model.config, model.data_config
     size, patch_size = model.image_size, model.patch_size
     parameters = sum(parameter.numel() for parameter in model.parameters())
     mean, std = (", ".join(f"{v:.4g}" for v in look[name]) for name in ("mean", "std"))

@@ -201,9 +201,7 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 def _is_name(value: Any) -> bool:
     """Tell whether a terminal and a file can take it: no escape codes, no half characters."""
-    return isinstance(value, str) and not re.search(
-        "[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]", value
-    )
+    return isinstance(value, str) and not _UNPRINTABLE.search(value)
 
 
 def _refusal(value: Any, what: str) -> Callable[..., None]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from recurrent_attention.data.download import RemoteFile
-from recurrent_attention.data.fetch import check_whole, fetch, find_layout
+from recurrent_attention.data.fetch import check_split, check_whole, fetch, find_folder
 from recurrent_attention.data.pictures import Pictures
 
 # Record 65de6-vp158 of CaltechDATA, with the size and the MD5 sum that stand there.
@@ -73,12 +73,11 @@ class CUB200(Pictures):
         download: bool = False,
         progress: bool = True,
     ) -> None:
-        if split not in ("train", "test", "all"):
-            raise ValueError(f"Expected `split` to be 'train', 'test' or 'all', but got {split!r}.")
+        check_split(split)
         root = Path(root)
         if download and not (root / "images.txt").is_file():
             fetch(root / FOLDER, [ARCHIVE], strip=FOLDER, progress=progress)
-        root = find_layout(root, FOLDER, (*REQUIRED_FILES, "images"), "CUB-200-2011")
+        root = find_folder(root, FOLDER, (*REQUIRED_FILES, "images"), "CUB-200-2011")
         names = {image_id: name for image_id, (name,) in _read(root / "images.txt", 1).items()}
         class_ids = _read_classes(root / "image_class_labels.txt")
         is_train = _read(root / "train_test_split.txt", 1)

@@ -7,7 +7,7 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from recurrent_attention.data.download import RemoteFile
-from recurrent_attention.data.fetch import check_whole, fetch, find_layout
+from recurrent_attention.data.fetch import check_split, check_whole, fetch, find_folder
 from recurrent_attention.data.matlab import read_lists
 from recurrent_attention.data.pictures import Pictures
 
@@ -66,12 +66,11 @@ class StanfordDogs(Pictures):
         download: bool = False,
         progress: bool = True,
     ) -> None:
-        if split not in ("train", "test", "all"):
-            raise ValueError(f"Expected `split` to be 'train', 'test' or 'all', but got {split!r}.")
+        check_split(split)
         root = Path(root)
         if download and not (root / LISTS["train"]).is_file():
             fetch(root / FOLDER, ARCHIVES, progress=progress)
-        root = find_layout(root, FOLDER, (*LISTS.values(), "Images"), "Stanford Dogs")
+        root = find_folder(root, FOLDER, (*LISTS.values(), "Images"), "Stanford Dogs")
         rows = {part: _read_list(root / file) for part, file in LISTS.items()}
         folders = _folders(root, [*rows["train"], *rows["test"]])
         label_of = {class_id: label for label, class_id in enumerate(sorted(folders))}

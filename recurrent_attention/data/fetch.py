@@ -45,7 +45,13 @@ def fetch(
         lock.release()
 
 
-def find_layout(root: Path, folder: str, needed: Sequence[str], layout: str) -> Path:
+def check_split(split: str) -> None:
+    """Refuse the name of a part that official data sets do not have."""
+    if split not in ("train", "test", "all"):
+        raise ValueError(f"Expected `split` to be 'train', 'test' or 'all', but got {split!r}.")
+
+
+def find_folder(root: Path, folder: str, needed: Sequence[str], layout: str) -> Path:
     """Find the folder of a data set: `root`, or the one of its usual name in it.
 
     Args:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -55,7 +56,9 @@ class FeatureStore:
 
     def exchange(self) -> None:
         """Take over, in memory, what the other processes added since the last exchange."""
-        for theirs in from_all(self._added):
+        others = from_all(self._added)
+        del others[PartialState().process_index]  # its own are here already
+        for theirs in others:
             for table, features in theirs:
                 self._index(table, features)
         self._added = []

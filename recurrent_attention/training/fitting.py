@@ -122,14 +122,16 @@ def fit(
                     for data in datasets
                 ]
                 num_workers = 0  # features are rows of a table: a process would cost more
-            identity = {
-                "recipe": asdict(recipe),
-                "processes": accelerator.num_processes,
-                "model": model.config,
-                "frozen backbones": _frozen_digests(model) if recipe.freeze else None,
-                "training data": _digest(train_data),
-                "validation data": validation_data and _digest(validation_data),
-            }
+            identity: dict[str, Any] = {}
+            if run_folder is not None:  # else nothing is kept that it would be compared with
+                identity = {
+                    "recipe": asdict(recipe),
+                    "processes": accelerator.num_processes,
+                    "model": model.config,
+                    "frozen backbones": _frozen_digests(model) if recipe.freeze else None,
+                    "training data": _digest(train_data),
+                    "validation data": validation_data and _digest(validation_data),
+                }
             loop = TrainingLoop(
                 accelerator,
                 model,

@@ -1,7 +1,6 @@
 """The training loop, which knows where it is and can go on from there."""
 
 import math
-import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -32,7 +31,7 @@ from recurrent_attention.training.progress import (
 from recurrent_attention.training.recipe import Recipe, build_optimizer, build_schedule
 from recurrent_attention.training.run_folder import RunFolder
 from recurrent_attention.training.shared_batch_norm import shared_batch_norm
-from recurrent_attention.training.termination import EXIT_CODE, Termination
+from recurrent_attention.training.termination import Termination, end_process
 
 CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
 
@@ -77,7 +76,6 @@ class TrainingLoop:
         self.run_folder = run_folder
         self.show = progress and accelerator.is_main_process
         self.loss_of = TwoStreamLoss(recipe.local_weight, recipe.label_smoothing)
-
         self.order = EpochOrder(train_data, recipe.seed, shuffle=True)
         self.pictures_per_batch = recipe.batch_size * accelerator.num_processes
         loader = loader_of(
@@ -120,14 +118,13 @@ class TrainingLoop:
         if not steps:
             return
         state = checkpoints.load(steps[-1])
-        check_identity(
-            state["identity"], self.identity, checkpoints.path(state["progress"]["step"])
-        )
+        check_identity(state["identity"], self.identity, checkpoints.path(steps[-1]))
         self.progress = Progress(**state["progress"])
         if self.progress.best_step >= 0:
-            weights = checkpoints.load(self.progress.best_step)["model"]
-            self.model.load_state_dict(weights, strict=False)
-            self.best_weights = self._weights()
+            is_last = self.progress.best_step == steps[-1]
+            best = state if is_last else checkpoints.load(self.progress.best_step)
+            self.model.load_state_dict(best["model"], strict=False)
+            self.best_weights = self._copy_weights()
             # A kill may have come between a checkpoint and what is made from it.
             self.run_folder.save_model(self.model)
             self.run_folder.write_metrics(self.progress.history)
@@ -227,7 +224,7 @@ class TrainingLoop:
         better = score > at.best_score
         if better:
             at.best_score, at.best_epoch, at.best_step = score, at.epoch, at.step
-            self.best_weights = self._weights()
+            self.best_weights = self._copy_weights()
         at.history.append(record)
         at.epoch, at.batches, at.seconds, at.record = at.epoch + 1, 0, 0.0, None
         self._save()
@@ -237,13 +234,14 @@ class TrainingLoop:
             self.run_folder.write_metrics(at.history)
         if self.show:
             tqdm.write(line_of(record, self.recipe.epochs))
-        self._end_if_asked()
+        if self._is_asked():
+            self._end()
 
     def _look_around(self, loss: Tensor, indices: Tensor) -> tuple[bool, bool]:
         """Refuse a loss that is not finite; ask all processes whether to save, and to end."""
         due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
-        asked = self.termination.asked
-        mine = torch.tensor([loss.item(), float(due), float(asked)], device=loss.device)
+        seen = [loss.item(), float(due), float(self.termination.asked)]
+        mine = torch.tensor(seen, device=loss.device)
         losses, dues, asks = self.accelerator.gather(mine).view(-1, 3).unbind(1)
         if not bool(torch.isfinite(losses).all()):
             names = [self.names[i] for i in self.accelerator.gather(indices).tolist()]
@@ -256,19 +254,21 @@ class TrainingLoop:
             )
         return bool(dues[0] > 0), bool(asks.any())  # the main process's clock counts
 
-    def _end_if_asked(self) -> None:
+    def _is_asked(self) -> bool:
+        """Ask all processes whether one of them got a SIGTERM."""
+        if self.run_folder is None:
+            return False
         asked = torch.tensor([float(self.termination.asked)], device=self.accelerator.device)
-        if self.run_folder is not None and bool(self.accelerator.gather(asked).any()):
+        return bool(self.accelerator.gather(asked).any())
+
+    def _end_if_asked(self) -> None:
+        if self._is_asked():
             self._save()
             self._end()
 
     def _end(self) -> None:
-        if self.show:
-            at = self.progress
-            tqdm.write(
-                f"SIGTERM: saved after update {at.step}, in epoch {at.epoch}; resume goes on there."
-            )
-        sys.exit(EXIT_CODE)
+        where = f"after update {self.progress.step}, in epoch {self.progress.epoch}"
+        end_process(f"SIGTERM: saved {where}; resume goes on there." if self.show else "")
 
     def _save(self) -> None:
         if self.run_folder is None:
@@ -291,10 +291,10 @@ class TrainingLoop:
         self.accelerator.wait_for_everyone()
 
     def _weights(self) -> dict[str, Tensor]:
-        """Copy the weights that are trained; those of frozen backbones stay as they are."""
+        """Give the weights that are trained; those of frozen backbones stay as they are."""
         frozen = ("global_backbone.", "local_backbone.") if self.recipe.freeze else ()
-        return {
-            name: tensor.detach().clone()
-            for name, tensor in self.model.state_dict().items()
-            if not name.startswith(frozen)
-        }
+        weights = self.model.state_dict()
+        return {name: weights[name] for name in weights if not name.startswith(frozen)}
+
+    def _copy_weights(self) -> dict[str, Tensor]:
+        return {name: tensor.clone() for name, tensor in self._weights().items()}

@@ -1,10 +1,13 @@
 """SIGTERM: a node that is taken away, or a job whose time is up."""
 
 import signal
+import sys
 import threading
 import types
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NoReturn, Self
+
+from tqdm.auto import tqdm
 
 EXIT_CODE = 128 + signal.SIGTERM  # what a shell shows for a process that SIGTERM ended
 
@@ -36,3 +39,10 @@ class Termination:
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
         self.asked = True
+
+
+def end_process(note: str) -> NoReturn:
+    """End as SIGTERM would have ended the process, with a note beside the progress bars."""
+    if note:
+        tqdm.write(note)
+    sys.exit(EXIT_CODE)

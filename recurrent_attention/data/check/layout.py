@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from recurrent_attention.data import cub, dogs
 from recurrent_attention.data.check.report import Problem
 from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.dogs import StanfordDogs
@@ -41,9 +42,9 @@ def find_layout(folder: Path) -> Layout:
         FileNotFoundError: if there is no such folder, or no pictures in it.
         ValueError: if the lists of an official layout are damaged.
     """
-    if any((folder / part / "images.txt").is_file() for part in ("", "CUB_200_2011")):
+    if any((folder / part / cub.REQUIRED_FILES[0]).is_file() for part in ("", cub.FOLDER)):
         return _official("CUB-200-2011", lambda split: CUB200(folder, split))
-    if any((folder / part / "train_list.mat").is_file() for part in ("", "stanford_dogs")):
+    if any((folder / part / dogs.LISTS["train"]).is_file() for part in ("", dogs.FOLDER)):
         return _official("Stanford Dogs", lambda split: StanfordDogs(folder, split))
     if not folder.is_dir():
         raise FileNotFoundError(f"Expected a folder of pictures at {folder}, but there is none.")
