@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from recurrent_attention.backbone_probe import tensors_in
+from recurrent_attention.backbone.probe import tensors_in
 from recurrent_attention.checkpoint_file import CLASSIFIERS
 from recurrent_attention.heads import classifier
 

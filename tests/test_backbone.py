@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recurrent_attention import FeatureBackbone
-from recurrent_attention.backbone_probe import blank_images, on_meta, prune
+from recurrent_attention.backbone.probe import blank_images, on_meta, prune
 
 SIZE = 64
 # One model for every way of giving a map, small enough for seconds.

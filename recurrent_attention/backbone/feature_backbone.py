@@ -13,7 +13,7 @@ from einops import rearrange
 from timm.data.model_config import resolve_input_data_config
 from torch import Tensor, nn
 
-from recurrent_attention.backbone_layout import (
+from recurrent_attention.backbone.layout import (
     LAST_INTERMEDIATE,
     TOKENS_LAST,
     closing_pools,
@@ -21,7 +21,7 @@ from recurrent_attention.backbone_layout import (
     head_norm,
     to_map,
 )
-from recurrent_attention.backbone_probe import (
+from recurrent_attention.backbone.probe import (
     blank_images,
     freeze,
     on_meta,

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 from einops import rearrange
 from torch import Tensor, nn
 
-from recurrent_attention.backbone_probe import Call, nodes_behind, reached_parameters, trace
+from recurrent_attention.backbone.probe import Call, nodes_behind, reached_parameters, trace
 
 CHANNELS_FIRST = "b c h w -> b c h w"
 CHANNELS_LAST = "b h w c -> b c h w"
