@@ -223,12 +223,12 @@ class RecurrentRefinedAttention(nn.Module):
 def _unroll(cell: nn.LSTMCell, inputs: Tensor, steps: int) -> Tensor:
     """Run one LSTM layer over `inputs` (b t c), or (b 1 c) for the same vector at every step."""
     input_gates = F.linear(inputs, cell.weight_ih, cell.bias_ih + cell.bias_hh)
+    # Unbound at once: the backward pass of an index would fill a tensor of all steps at each one.
+    by_step = input_gates.expand(-1, steps, -1).unbind(1)
     hidden = memory = input_gates.new_zeros(inputs.shape[0], cell.hidden_size)
     states = []
-    for step in range(steps):
-        gates = input_gates[:, step if inputs.shape[1] > 1 else 0] + F.linear(
-            hidden, cell.weight_hh
-        )
+    for seen in by_step:
+        gates = seen + F.linear(hidden, cell.weight_hh)
         write, forget, candidate, read = gates.chunk(4, dim=1)  # i, f, g, o in torch's order
         memory = forget.sigmoid() * memory + write.sigmoid() * candidate.tanh()
         hidden = read.sigmoid() * memory.tanh()

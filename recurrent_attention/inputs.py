@@ -17,7 +17,7 @@ from recurrent_attention.input_checks import (
 )
 from recurrent_attention.patches import crop_patches
 from recurrent_attention.reading import open_picture
-from recurrent_attention.views import check_boxes, clip_boxes, cut_view
+from recurrent_attention.views import check_boxes, clip_boxes, cut_view, pixels_of
 
 if TYPE_CHECKING:
     from recurrent_attention.classifier import TwoStreamClassifier
@@ -153,7 +153,8 @@ def _cut(
     if isinstance(source, Tensor):
         return crop_patches(source[None], boxes[None], size=size)[0]
     look = {name: model.data_config[name] for name in ("mean", "std", "interpolation")}
-    return torch.stack([cut_view(source, box, size, **look) for box in boxes])
+    pixels = pixels_of(source)
+    return torch.stack([cut_view(pixels, box, size, **look) for box in boxes])
 
 
 def _finer_view(model: "TwoStreamClassifier", item: _Item) -> Tensor:

@@ -34,7 +34,10 @@ _WHITE_16 = 65535
 
 
 def open_picture(
-    source: str | os.PathLike[str] | IO[bytes] | Image.Image, *, name: str | None = None
+    source: str | os.PathLike[str] | IO[bytes] | Image.Image,
+    *,
+    name: str | None = None,
+    reduction: int = 1,
 ) -> Image.Image:
     """Read a picture as RGB, upright (EXIF orientation applied).
 
@@ -45,6 +48,9 @@ def open_picture(
     Args:
         source: a path, a file opened in binary mode, or a PIL image, which stays as it is.
         name: what to call the source in a message, beside its path.
+        reduction: 2, 4 or 8 lets JPEG files be decoded at that fraction of their sides, rounded up,
+            which takes a half to a fifth of the time (libjpeg leaves out the finest frequencies).
+            Other formats, and 1, are decoded whole.
 
     Returns:
         An RGB picture, decoded.
@@ -64,13 +70,13 @@ def open_picture(
             return _upright_rgb(source)
     if isinstance(source, str | os.PathLike):
         with _open(source, name) as picture:
-            return _upright_rgb(picture)
+            return _decoded(picture, reduction)
     with (
         _one_sentence(f"in {name or 'the open file'}"),
         _rewindable(source) as file,
         _identify(file) as picture,
     ):
-        return _upright_rgb(picture)
+        return _decoded(picture, reduction)
 
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -147,6 +153,18 @@ def _identify(file: IO[bytes]) -> Image.Image:
         file.seek(0)
         reason = "data in no format that Pillow reads" if file.read(1) else "an empty file"
         raise ValueError(reason) from None
+
+
+def _decoded(picture: Image.Image, reduction: int) -> Image.Image:
+    """Decode a picture that was just opened and belongs to nobody else."""
+    if reduction > 1:
+        picture.draft("RGB", (picture.width // reduction, picture.height // reduction))
+    picture.load()
+    plain = picture.mode == "RGB" and "transparency" not in picture.info
+    if plain and _orientation(picture) == 1:  # the usual case: a copy takes as long as decoding
+        picture.info = {}
+        return picture
+    return _upright_rgb(picture)
 
 
 def _upright_rgb(picture: Image.Image) -> Image.Image:

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.views import cut_view
+from recurrent_attention.views import cut_view, pixels_of
 
 
 def make(**kwargs):
@@ -26,8 +26,8 @@ def views(model, picture, boxes):
     """Image (1 3 h w) and patches (1 p 3 h w), cut out by hand."""
     look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
     whole = torch.tensor([0.0, 0.0, *picture.size])
-    patches = [cut_view(picture, torch.tensor(box), 32, **look) for box in boxes]
-    return cut_view(picture, whole, 64, **look)[None], torch.stack(patches)[None]
+    patches = [cut_view(pixels_of(picture), torch.tensor(box), 32, **look) for box in boxes]
+    return cut_view(pixels_of(picture), whole, 64, **look)[None], torch.stack(patches)[None]
 
 
 FIELDS = ("step_maps", "global_map", "step_weights", "step_logits", "logits", "images", "patches")

@@ -67,14 +67,20 @@ def photo(seed=0, size=(90, 70)):
     return Image.blend(Image.blend(layers[0], layers[1], 0.4), layers[2], 0.3)
 
 
-def by_hand(picture, boxes=None, mean=MEAN, filter=Image.Resampling.BICUBIC):
-    """Image (1 3 h w) and patches (1 p 3 h w) of an upright RGB picture, with NumPy."""
+def by_hand(picture, boxes=None, mean=MEAN, mode="bicubic"):
+    """Image (1 3 h w) and patches (1 p 3 h w) of an upright RGB picture, normalised with NumPy.
+
+    That torch's resizing is Pillow's is shown in test_views.py.
+    """
     width, height = picture.size
     if boxes is None:
         boxes = relative(width, height)[0].tolist()
 
     def view(box, side):
-        pixels = np.asarray(picture.resize((side, side), filter, box=tuple(box)))
+        cut = torch.from_numpy(np.array(picture.crop([round(corner) for corner in box])))
+        cut = cut.permute(2, 0, 1)[None]
+        resized = torch.nn.functional.interpolate(cut, (side, side), mode=mode, antialias=True)
+        pixels = resized[0].permute(1, 2, 0).numpy()
         return ((pixels / 255 - np.array(mean)) / np.array(STD)).transpose(2, 0, 1)
 
     image = view((0, 0, width, height), IMAGE)[None]
@@ -112,7 +118,7 @@ def test_a_file_gives_what_forward_gives_for_tensors_made_by_hand(tmp_path, back
         # A wrong normalisation, filter or box would show.
         for wrong in (
             by_hand(picture, mean=(0.4, 0.5, 0.6)),
-            by_hand(picture, filter=Image.Resampling.BILINEAR),
+            by_hand(picture, mode="bilinear"),
             by_hand(picture, [(0, 0, 45, 35), (0, 0, 90, 70)]),
         ):
             with pytest.raises(AssertionError):
@@ -124,7 +130,7 @@ def test_another_normalisation_and_interpolation_of_the_backbone():
     picture = photo()
     look = {"mean": (0.4, 0.5, 0.6), "std": STD, "interpolation": "bilinear"}
     model = make(backbone_kwargs={"pretrained_cfg_overlay": look})
-    tensors = by_hand(picture, mean=(0.4, 0.5, 0.6), filter=Image.Resampling.BILINEAR)
+    tensors = by_hand(picture, mean=(0.4, 0.5, 0.6), mode="bilinear")
     with torch.no_grad():
         assert_is(model.predict(picture), model(*tensors))
 

@@ -12,7 +12,7 @@ from recurrent_attention.data import Pictures, TwoStreamDataset, read_boxes, wri
 from recurrent_attention.patches import propose_boxes
 from recurrent_attention.proposal import boxes_of_saliency
 from recurrent_attention.training import Recipe, fit_global_head, propose_patches
-from recurrent_attention.views import cut_view
+from recurrent_attention.views import cut_view, pixels_of
 
 QUIET = {"device": "cpu", "progress": False}
 
@@ -25,7 +25,7 @@ def make(classes=2, **kwargs):
 
 def whole(model, picture, side):
     look = {name: model.data_config[name] for name in ("mean", "std", "interpolation")}
-    return cut_view(picture, torch.tensor([0.0, 0.0, *picture.size]), side, **look)[None]
+    return cut_view(pixels_of(picture), torch.tensor([0.0, 0.0, *picture.size]), side, **look)[None]
 
 
 def accuracy(model, pictures):

@@ -68,11 +68,23 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        return open_picture(self.path(index)), self.labels[index]
+        return self.open(index), self.labels[index]
 
     def path(self, index: int) -> Path:
         """Tell where picture number `index` lies."""
         return self.root / self.names[index]
+
+    def open(self, index: int, *, reduction: int = 1) -> Image.Image:
+        """Decode picture number `index`, in RGB and upright.
+
+        Args:
+            index: of the picture.
+            reduction: as in `open_picture`.
+
+        Returns:
+            The picture.
+        """
+        return open_picture(self.path(index), reduction=reduction)
 
     def size(self, index: int) -> tuple[int, int]:
         """Tell (width, height) of picture number `index` in pixels, from its file's header."""

@@ -1,10 +1,10 @@
 """An image and its patches, ready for the two streams."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import RandomResizedCrop
@@ -17,6 +17,8 @@ from recurrent_attention.views import (
     check_boxes,
     clip_boxes,
     cut_view,
+    pixels_of,
+    reduction_for,
     resampling,
 )
 
@@ -44,9 +46,10 @@ class TwoStreamSample(NamedTuple):
 class TwoStreamDataset(Dataset[TwoStreamSample]):
     """Pair each picture with its patches, by file name.
 
-    Patches are cut out of the original picture, not out of the resized one. In training they are
-    drawn at random without repetition and kept best first, in evaluation they are the first
-    `num_patches`. A random crop or flip changes picture and boxes together.
+    Patches are cut out of the original picture, at whole pixels, not out of the resized one; it is
+    decoded once, and a JPEG much larger than its views at a fraction of its size. In training
+    patches are drawn at random without repetition and kept best first, in evaluation they are the
+    first `num_patches`. A random crop or flip changes picture and boxes together.
 
     Args:
         pictures: what to read.
@@ -113,17 +116,15 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         return len(self.pictures)
 
     def __getitem__(self, index: int) -> TwoStreamSample:
-        picture, label = self.pictures[index]
-        boxes = self._checked_boxes(index, picture)
-        region, boxes = self._choose_region(picture, boxes)
+        size = self.pictures.size(index)
+        region, boxes = self._choose_region(size, self._checked_boxes(index, size))
         if self.train:
             order = torch.randperm(len(boxes))
             order = order.repeat(-(-self.num_patches // len(boxes)))  # a crop can leave too few
             boxes = boxes[order[: self.num_patches].sort().values]
         else:
             boxes = boxes[: self.num_patches]
-        image = self._cut(picture, region, self.image_size)
-        patches = torch.stack([self._cut(picture, box, self.patch_size) for box in boxes])
+        image, patches = self._cut(index, size, region, boxes)
         x0, y0, x1, y1 = region.tolist()
         scale = self.image_size / torch.tensor([x1 - x0, y1 - y0] * 2)
         boxes = (boxes - region[[0, 1, 0, 1]]) * scale
@@ -138,7 +139,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
                 ],
                 dim=1,
             )
-        return TwoStreamSample(image, patches, label, boxes)
+        return TwoStreamSample(image, patches, self.pictures.labels[index], boxes)
 
     def fixed_views(self, index: int) -> tuple[Tensor, Tensor]:
         """Give the whole picture and all its patches, without any chance.
@@ -149,26 +150,24 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         Returns:
             (3 h w) and (n 3 h w) for its n boxes.
         """
-        picture, _ = self.pictures[index]
-        boxes = self._checked_boxes(index, picture)
-        whole = torch.tensor([0.0, 0.0, *picture.size])
-        patches = torch.stack([self._cut(picture, box, self.patch_size) for box in boxes])
-        return self._cut(picture, whole, self.image_size), patches
+        size = self.pictures.size(index)
+        return self._cut(index, size, _whole(size), self._checked_boxes(index, size))
 
-    def _checked_boxes(self, index: int, picture: Image.Image) -> Tensor:
+    def _checked_boxes(self, index: int, size: tuple[int, int]) -> Tensor:
         name = self.pictures.names[index]
         boxes = self.boxes[name].float()
-        check_boxes(boxes, picture.size, name)
-        return clip_boxes(boxes, torch.tensor([0.0, 0.0, *picture.size]))
+        check_boxes(boxes, size, name)
+        return clip_boxes(boxes, _whole(size))
 
-    def _choose_region(self, picture: Image.Image, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def _choose_region(self, size: tuple[int, int], boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Choose what part of the picture is shown, and the boxes that lie in it, cut to it."""
-        whole = torch.tensor([0.0, 0.0, *picture.size])
+        whole = _whole(size)
         if not (self.train and self.crop_scale):
             return whole, boxes
+        canvas = torch.empty(0, size[1], size[0])  # of the size alone
         for _ in range(CROP_TRIES):
             top, left, height, width = RandomResizedCrop.get_params(
-                picture, list(self.crop_scale), list(CROP_RATIO)
+                canvas, list(self.crop_scale), list(CROP_RATIO)
             )
             region = torch.tensor([left, top, left + width, top + height]).float()
             clipped = clip_boxes(boxes, region)
@@ -177,16 +176,39 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
                 return region, clipped[seen]
         return whole, boxes
 
-    def _cut(self, picture: Image.Image, box: Tensor, size: int) -> Tensor:
-        """Cut a box (4) out of the picture, resize it to a square and normalise it."""
-        return cut_view(
-            picture,
-            box,
-            size,
-            mean=self.mean,
-            std=self.std,
-            interpolation=self.interpolation,
+    def _cut(
+        self, index: int, size: tuple[int, int], region: Tensor, boxes: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Decode the picture once, as finely as its views need it, and cut them out of it.
+
+        Args:
+            index: of the picture.
+            size: its width and height, in whose pixels the boxes are.
+            region: (4) of the image.
+            boxes: (p 4) of the patches.
+
+        Returns:
+            The image (3 h w) and the patches (p 3 h w).
+        """
+        reduction = min(
+            reduction_for(_sides(region[None]), self.image_size),
+            reduction_for(_sides(boxes), self.patch_size),
         )
+        pixels = pixels_of(self.pictures.open(index, reduction=reduction))
+        scale = torch.tensor(pixels.shape[:0:-1] * 2) / torch.tensor(size * 2)
+        cut = partial(
+            cut_view, pixels, mean=self.mean, std=self.std, interpolation=self.interpolation
+        )
+        patches = [cut(box, self.patch_size) for box in boxes * scale]
+        return cut(region * scale, self.image_size), torch.stack(patches)
+
+
+def _whole(size: tuple[int, int]) -> Tensor:
+    return torch.tensor([0.0, 0.0, *size])
+
+
+def _sides(boxes: Tensor) -> list[float]:
+    return (boxes[:, 2:] - boxes[:, :2]).flatten().tolist()
 
 
 def _areas(boxes: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from recurrent_attention.training.feature_store import (
     key_of,
 )
 from recurrent_attention.training.processes import share_of_missing
+from recurrent_attention.views import EDITION
 
 PICTURES_PER_SHARD = (
     32  # with 10 patches, mirrored too: 0.4 GB of pixels at 224; a kill loses no more
@@ -158,7 +159,7 @@ def _keys(
     data: TwoStreamDataset, index: int, digests: list[str]
 ) -> list[tuple[bytes, list[bytes]]]:
     picture = content_of(data.pictures.path(index))
-    look = [picture, data.pictures.size(index), data.mean, data.std, data.interpolation]
+    look = [picture, data.pictures.size(index), data.mean, data.std, data.interpolation, EDITION]
     boxes = data.boxes[data.pictures.names[index]].tolist()
     variants = []
     for mirrored in (False, True) if data.train and data.flip else (False,):

@@ -30,7 +30,7 @@ from recurrent_attention.training.processes import (
     take_over_from_main,
 )
 from recurrent_attention.training.recipe import Recipe, build_schedule, optimizer_of
-from recurrent_attention.views import cut_view
+from recurrent_attention.views import EDITION, cut_view, pixels_of, reduction_for
 
 PICTURES_PER_PASS_CPU = 1
 PICTURES_PER_PASS = 16  # on other devices
@@ -166,9 +166,10 @@ class _Whole(Dataset[tuple[int, Tensor]]):
 
     def __getitem__(self, position: int) -> tuple[int, Tensor]:
         index = self.indices[position]
-        picture, _ = self.pictures[index]
+        reduction = reduction_for(self.pictures.size(index), self.side)
+        picture = self.pictures.open(index, reduction=reduction)
         whole = torch.tensor([0.0, 0.0, *picture.size])
-        return index, cut_view(picture, whole, self.side, **self.look)
+        return index, cut_view(pixels_of(picture), whole, self.side, **self.look)
 
 
 def _views(
@@ -219,4 +220,4 @@ def _features(
 def _picture_key(model: TwoStreamClassifier, pictures: Pictures, index: int, side: int) -> bytes:
     look = [model.data_config[key] for key in ("mean", "std", "interpolation")]
     content = content_of(pictures.path(index))
-    return key_of(content, pictures.size(index), *look, side, model.num_patches)
+    return key_of(content, pictures.size(index), *look, EDITION, side, model.num_patches)
