@@ -183,7 +183,7 @@ def main() -> None:
     backbone = FeatureBackbone(
         args.backbone, img_size=args.map_size, pretrained=True,
         pretrained_cfg_overlay={"file": str(args.weights)},
-    ).eval().to(memory_format=torch.channels_last)  # fmt: skip
+    ).eval()  # fmt: skip
     offset = measure_cell_offset(backbone, args.map_size)
     train, test = CUB200(args.data, "train"), CUB200(args.data, "test")
     pooled, maps = run_backbone(backbone, train, args.head_size, args.map_size)

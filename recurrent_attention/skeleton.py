@@ -74,7 +74,11 @@ def fill(
     computed = list(_computed_tensors(skeleton))
     tied = len(set(map(id, skeleton.state_dict(keep_vars=True).values()))) < len(wanted)
     if not computed and not tied and wanted.keys() <= weights.keys():
-        copies = {name: weights[name].to(wanted[name].dtype, copy=True) for name in wanted}
+        # In the layout that the skeleton has, which need not be that of the file.
+        copies = {
+            name: torch.empty_like(tensor, device="cpu").copy_(weights[name])
+            for name, tensor in wanted.items()
+        }
         skeleton.load_state_dict(copies, assign=True)
         return skeleton
     if sum(tensor.numel() for tensor in computed) > MORE_NUMBERS:

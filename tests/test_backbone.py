@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from recurrent_attention import FeatureBackbone
+from recurrent_attention import FeatureBackbone, TwoStreamClassifier
 from recurrent_attention.backbone.probe import blank_images, on_meta, prune
 
 SIZE = 64
@@ -487,3 +487,35 @@ def test_a_model_whose_features_are_no_map():
 def test_an_unknown_argument_is_timms_to_refuse():
     with pytest.raises(TypeError, match="'bogus'"):
         FeatureBackbone("test_resnet", img_size=SIZE, bogus=1)
+
+
+# --- layout in memory ---
+
+
+def lies_channels_last(backbone: FeatureBackbone) -> bool:
+    """Whether the weights that can lie in two ways lie so that channels are innermost."""
+    weights = [w for w in backbone.parameters() if w.ndim == 4 and w.shape[2] > 1 < w.shape[1]]
+    return all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+
+
+def test_convolutions_run_over_channels_last(tmp_path):
+    backbone = FeatureBackbone("test_resnet", img_size=64)
+    assert lies_channels_last(backbone)
+    plain = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
+    images = images_for(backbone)
+    torch.testing.assert_close(backbone(images), plain(images))
+    assert backbone(images).is_contiguous(memory_format=torch.channels_last)
+    TwoStreamClassifier("test_resnet", 2, image_size=64, patch_size=64).save_pretrained(tmp_path)
+    loaded = TwoStreamClassifier.from_pretrained(tmp_path)
+    assert lies_channels_last(loaded.global_backbone)
+
+
+def test_a_stem_whose_backward_pass_damages_memory_stays_as_it_is():
+    """In the other layout, this ends the process (with AVX-512, at 224 pixels)."""
+    backbone = FeatureBackbone("fastvit_t8", img_size=224)
+    assert not backbone.channels_last
+    assert not lies_channels_last(backbone)
+    images = images_for(backbone).to(memory_format=torch.channels_last)
+    for _ in range(3):
+        backbone(images).mean().backward()
+    assert all(bool(weight.grad.isfinite().all()) for weight in backbone.parameters())

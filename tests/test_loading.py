@@ -353,7 +353,7 @@ def test_checkpoints_of_every_form(model, tmp_path, suffix, prefix):
     weights = {prefix + name: value for name, value in model.state_dict().items()}
     path = tmp_path / f"last{suffix}"
     if suffix == ".safetensors":
-        save_file(weights, path)
+        save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     else:
         torch.save({"epoch": 3, "args": Namespace(lr=0.1), "state_dict": weights}, path)
     target = make(seed=1).train()

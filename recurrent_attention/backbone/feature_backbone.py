@@ -66,6 +66,8 @@ class FeatureBackbone(nn.Module):
         map_size: (h, w) of the map for images of `img_size`.
         fixed_size: whether images of `img_size` only are taken.
         reduction: how many pixels wide a cell of the map is, rounded.
+        channels_last: whether the weights lie so that convolutions run over (b h w c), which is
+            faster, on CPUs up to 1.3 times; images may lie as they like.
         data_config: how images have to be prepared: `mean`, `std`, `interpolation`, `crop_pct`,
             `input_size`.
 
@@ -104,12 +106,15 @@ class FeatureBackbone(nn.Module):
             )
         traits = timm.models.get_model_input_config(self.model)
         self.fixed_size: bool = traits["fixed_input_size"]
+        self.channels_last = not any(map(_damages_memory, self.model.modules()))
         # Which layers reach the map is asked of autograd; the caller may have switched it off.
         with torch.inference_mode(False), torch.enable_grad():
             self._adapt(final_pool)
         self.data_config: dict[str, Any] = resolve_input_data_config(
             self.model, {"input_size": (in_chans, img_size, img_size)}
         )
+        if self.channels_last:
+            self.to(memory_format=torch.channels_last)
 
     def _adapt(self, final_pool: bool) -> None:
         """Find out where the model keeps its map, and take out what does not reach it.
@@ -177,6 +182,8 @@ class FeatureBackbone(nn.Module):
             TypeError: if `images` is not floating point.
         """
         self.check(images)
+        if not self.channels_last:
+            images = images.contiguous()
         if self._layout.source == "intermediates":
             features = self.model.forward_intermediates(images, **LAST_INTERMEDIATE)
         else:
@@ -230,6 +237,20 @@ class FeatureBackbone(nn.Module):
                 f"{self.name!r} was built for, but got shape {shape}. Resize them, or build the "
                 "backbone with another `img_size`."
             )
+
+
+def _damages_memory(layer: nn.Module) -> bool:
+    """Tell a layer whose backward pass over (b h w c) writes where it should not, and crashes.
+
+    oneDNN 3.12 in torch 2.14 does, on a CPU with AVX-512, for pointwise convolutions with a stride
+    and fewer than 16 channels, as the stems of FastViT and MobileOne have them.
+    """
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1)
+        and layer.stride != (1, 1)
+        and layer.in_channels < 16
+    )
 
 
 def _create(name: str, img_size: int, **kwargs: Any) -> nn.Module:

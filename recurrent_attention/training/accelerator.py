@@ -3,7 +3,6 @@
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import nn
 
 from recurrent_attention.training.processes import Device, is_cpu
 
@@ -35,8 +34,3 @@ def make_accelerator(device: Device, precision: str, accumulation_steps: int = 1
         mixed_precision="no" if precision == "fp32" else precision,
         gradient_accumulation_steps=accumulation_steps,
     )
-
-
-def to_channels_last(model: nn.Module) -> None:
-    """Lay the weights out for convolutions over (b h w c): the same numbers, faster on a CPU."""
-    model.to(memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamOutput
-from recurrent_attention.training.accelerator import make_accelerator, to_channels_last
+from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
 from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
 from recurrent_attention.training.processes import Device
@@ -129,7 +129,7 @@ def evaluate(
         raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
     check_labels(model, data.pictures)
     accelerator = make_accelerator(device, precision, 1)
-    to_channels_last(model.to(accelerator.device))
+    model.to(accelerator.device)
     network: nn.Module = model
     dataset: TwoStreamDataset | FeatureDataset = data
     if frozen:

@@ -16,7 +16,6 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamFeatures
-from recurrent_attention.training.accelerator import to_channels_last
 from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.feature_store import (
     FeatureStore,
@@ -199,7 +198,7 @@ def _fill(
         unit="picture",
         disable=not progress or not missing,
     )
-    to_channels_last(model.to(accelerator.device))
+    model.to(accelerator.device)
     with eval_mode(model), torch.no_grad(), accelerator.autocast():
         for views in _chunks(bar, PICTURES_PER_SHARD):
             images, patches, image_keys, patch_keys = [], [], [], []
@@ -232,6 +231,6 @@ def _run(
     found = []
     count = VIEWS_PER_PASS_CPU if accelerator.device.type == "cpu" else VIEWS_PER_PASS
     for some in torch.split(torch.cat(views), count):
-        feature_map = backbone(some.to(accelerator.device, memory_format=torch.channels_last))
+        feature_map = backbone(some.to(accelerator.device))
         found.append((feature_map.mean((2, 3)) if pooled else feature_map).float().cpu())
     return torch.cat(found)

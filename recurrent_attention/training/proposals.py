@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.modes import eval_mode
-from recurrent_attention.training.accelerator import make_accelerator, to_channels_last
+from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.evaluation import check_labels
 from recurrent_attention.training.feature_store import (
@@ -53,7 +53,7 @@ def fit_global_head(
 
     Args:
         model: `global_head` (and `global_convs`) are trained in place; nothing else changes, but
-            for the device and torch's channels-last layout.
+            for the device.
         pictures: to learn from.
         recipe: epochs, batch size, rate of new layers, weight decay, label smoothing and seed;
             default: 15 epochs with a label smoothing of 0.1.
@@ -67,7 +67,7 @@ def fit_global_head(
     recipe = recipe or Recipe(epochs=15, label_smoothing=0.1, freeze=True)
     check_labels(model, pictures)
     accelerator = make_accelerator(device, "fp32")
-    to_channels_last(model.to(accelerator.device))
+    model.to(accelerator.device)
     progress = progress and accelerator.is_main_process
     features = _features(model, pictures, num_workers, progress).to(accelerator.device)
     labels = torch.tensor(pictures.labels, device=accelerator.device)
@@ -110,7 +110,7 @@ def propose_patches(
 
     Args:
         model: proposes `num_patches` boxes a picture from its map at `proposal_size`; it goes to
-            the device and into torch's channels-last layout, nothing else changes.
+            the device, nothing else changes.
         pictures: no label of theirs is read.
         cache_dir: folder to keep the boxes in, found again by the picture's content and the model's
             weights; None computes them anew.
@@ -126,7 +126,7 @@ def propose_patches(
         ValueError: if the device is not there.
     """
     accelerator = make_accelerator(device, "fp32")
-    to_channels_last(model.to(accelerator.device))
+    model.to(accelerator.device)
     asked = [model.global_backbone, model.global_head, model.global_convs]
     weights = [digest_of(module) for module in asked if module is not None]
     short = key_of(*weights).hex()[:16]
@@ -195,7 +195,7 @@ def _views(
         total=len(indices), desc=description, unit="picture", disable=not progress or not indices
     ) as bar:
         for some, views in plainly(loader):
-            yield some.tolist(), views.to(device, memory_format=torch.channels_last)
+            yield some.tolist(), views.to(device)
             bar.update(len(some))
 
 
