@@ -1,0 +1,91 @@
+"""Speed, always side by side in one run. Fills the tables of docs/speed.md and of the README.
+
+    python benchmarks/speed.py --data CUB_200_2011 --run-dir runs/RUN
+
+RUN is a run folder of cub_reproduce.py on that data with `--freeze` and patches of its own; without
+the two, the sections that need pictures stay as they are. `--sections head input` measures some
+anew.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import speed_agreement
+import speed_explain
+import speed_growth
+import speed_head
+import speed_input
+import speed_network
+import speed_serving
+import timm
+import torch
+
+from recurrent_attention.whole_file import whole_file
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "docs" / "speed.md", ROOT / "README.md")
+FIGURE = ROOT / "docs" / "speed.png"
+SECTIONS = ("head", "network", "serving", "agreement", "input", "explain", "growth")
+Section = Callable[[], list[str]]
+
+
+def sections(args: argparse.Namespace) -> dict[str, Section]:
+    """List what can be measured with what is given, in the order of the page."""
+    rounds = args.rounds
+    runs: dict[str, Section] = {
+        "head": lambda: [speed_head.measure(4 * rounds)],
+        "network": lambda: [speed_network.measure(rounds)],
+        "serving": lambda: [speed_serving.measure(4 * rounds)],
+        "explain": lambda: [speed_explain.measure(rounds)],
+        "growth": lambda: speed_growth.measure(rounds, FIGURE),
+    }
+    if args.data is not None:
+        runs["input"] = lambda: speed_input.measure(args.data / "images", 3 * rounds)
+        if args.run_dir is not None:
+            runs["agreement"] = lambda: [speed_agreement.measure(args.data, args.run_dir)]
+    return {name: runs[name] for name in args.sections if name in runs}
+
+
+def machine() -> str:
+    """Name the machine and the versions, for below a table."""
+    versions = f"torch {torch.__version__}, timm {timm.__version__}"
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, {versions}"
+    about = Path("/proc/cpuinfo").read_text()
+    model = about.partition("model name")[2].partition(": ")[2].partition("\n")[0]
+    amx = "with AMX" if "amx_bf16" in about else "without AMX"
+    half = "with" if "avx512_bf16" in about else "without"
+    threads = torch.get_num_threads()
+    return f"{model} ({amx}, {half} AVX-512 bf16), {threads} threads, {versions}"
+
+
+def fill(page: Path, name: str, text: str) -> None:
+    """Put `text` between the two marks of a section, if the page has them."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- measured: {name} -->\n")
+    _, end, after = rest.partition("<!-- end -->\n")
+    if begin and end:
+        with whole_file(page) as path:
+            path.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, help="pictures in CUB's layout")
+    parser.add_argument("--run-dir", type=Path, help="of cub_reproduce.py, for the agreement")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
+    args = parser.parse_args()
+    for name, measure in sections(args).items():
+        text = "\n\n".join(
+            [*measure(), f"{machine()}; `--sections {name} --rounds {args.rounds}`."]
+        )
+        print(f"{name}\n\n{text}\n", flush=True)
+        for page in PAGES:
+            fill(page, name, text)
+
+
+if __name__ == "__main__":
+    main()

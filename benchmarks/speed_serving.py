@@ -1,0 +1,45 @@
+"""One picture at a time, by eager torch, compiled, and by onnxruntime. See speed.py."""
+
+import copy
+import tempfile
+from pathlib import Path
+
+import onnxruntime
+import torch
+from timing import Run, interleave, median, ratio, table
+
+from recurrent_attention import TwoStreamClassifier, export_onnx
+
+BACKBONES = ("mobilenetv2_100", "resnet50", "vit_tiny_patch16_224")
+PLAIN = "eager, plain layout"
+
+
+def cases(backbone: str, folder: Path) -> dict[str, Run]:
+    torch.manual_seed(0)
+    model = TwoStreamClassifier(backbone, 200, image_size=224).eval()
+    images, patches = torch.randn(1, 3, 224, 224), torch.randn(1, 1, 3, 224, 224)
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    compiled = torch.compile(model, fullgraph=True)
+    export_onnx(model, folder / "model.onnx", graph="patches")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(folder / "model.onnx", options)
+    feed = {"images": images.numpy(), "patches": patches.numpy()}
+    return {
+        PLAIN: lambda: plain(images, patches),
+        "eager": lambda: model(images, patches),
+        "torch.compile": lambda: compiled(images, patches),
+        "onnxruntime": lambda: session.run(None, feed),
+    }
+
+
+def measure(rounds: int) -> str:
+    rows = []
+    for backbone in BACKBONES:
+        with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+            times = interleave(cases(backbone, Path(folder)), rounds, f"serving, {backbone}")
+        row = [
+            f"{1000 * median(times, name):.1f} ({ratio(times, PLAIN, name):.1f})" for name in times
+        ]
+        rows.append((backbone, *row))
+    return table(("milliseconds a picture (times as fast)", *times), rows)

@@ -1,0 +1,75 @@
+"""Measuring side by side: times in rounds, peak memory in a process of its own, tables."""
+
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+MB = 1e6
+Run = Callable[[], object]
+
+
+def interleave(runs: Mapping[str, Run], rounds: int, description: str) -> dict[str, list[float]]:
+    """Time each of `runs` once a round, after one that does not count, in an order that turns."""
+    names = list(runs)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for round_ in tqdm(range(-1, rounds), desc=description, leave=False):
+        turn = round_ % len(names)
+        for name in names[turn:] + names[:turn]:
+            _wait_for_device()
+            started = time.perf_counter()
+            runs[name]()
+            _wait_for_device()
+            if round_ >= 0:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], slow: str, fast: str) -> float:
+    """How many times as long `slow` takes as `fast`: the median over the rounds."""
+    return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
+
+
+def median(times: Mapping[str, list[float]], name: str) -> float:
+    return statistics.median(times[name])
+
+
+def peak_of(run: Run) -> float:
+    """By how many MB the peak of this process rises while it runs; of a GPU, of its memory."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return (torch.cuda.max_memory_allocated() - before) / MB
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is there now
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def in_a_process(script: str | Path, *arguments: str) -> float:
+    """Run a script that prints a number as its last word."""
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(done.stdout.split()[-1])
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    lines = [list(map(str, heads)), *(list(map(str, row)) for row in rows)]
+    lines.insert(1, ["---"] * len(lines[0]))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _status(name: str) -> float:
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) * 1024 / MB
+
+
+def _wait_for_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
