@@ -101,3 +101,13 @@ def test_the_differences_from_the_paper_stand_alike_on_both_pages():
     readme, method = (section(ROOT / name) for name in ("README.md", "docs/method.md"))
     assert readme.count("\n| ") > 8
     assert readme == method
+
+
+def test_measured_tables_of_the_readme_are_those_of_the_page():
+    """Both are written by benchmarks/speed.py; neither is edited by hand."""
+    pattern = re.compile(r"<!-- measured: (\w+) -->\n(.*?)<!-- end -->", re.DOTALL)
+    page = dict(pattern.findall((ROOT / "docs" / "speed.md").read_text(encoding="utf-8")))
+    readme = pattern.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert [name for name, _ in readme] == ["network", "serving"]
+    for name, table in readme:
+        assert table == page[name]
