@@ -232,6 +232,24 @@ class FeatureBackbone(nn.Module):
             )
 
 
+def native_size(name: str) -> int | None:
+    """Tell for which side of pictures a timm model was made, as timm describes it.
+
+    Args:
+        name: as for `FeatureBackbone`.
+
+    Returns:
+        The side in pixels, the longer one if there are two; None of a model in a folder or on the
+        Hub, and of one that timm does not describe.
+
+    Raises:
+        ValueError: if timm does not know the model.
+    """
+    _check_name(name)
+    config = None if ":" in name else timm.models.get_pretrained_cfg(name)
+    return max(config.input_size[1:]) if config else None
+
+
 def _create(name: str, img_size: int, **kwargs: Any) -> nn.Module:
     """Build the model for `img_size` if its architecture takes one, else for any size."""
     model: nn.Module
