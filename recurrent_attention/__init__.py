@@ -2,6 +2,8 @@
 
 from recurrent_attention.attention import RecurrentRefinedAttention, RefinedAttentionOutput
 from recurrent_attention.backbone import FeatureBackbone
+from recurrent_attention.backbone_check import check_backbone
+from recurrent_attention.backbone_report import BackboneReport
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.explanation import Explanation
 from recurrent_attention.loading import load_checkpoint
@@ -10,6 +12,7 @@ from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.prediction import Prediction
 
 __all__ = [
+    "BackboneReport",
     "Explanation",
     "FeatureBackbone",
     "Prediction",
@@ -19,6 +22,7 @@ __all__ = [
     "TwoStreamFeatures",
     "TwoStreamLoss",
     "TwoStreamOutput",
+    "check_backbone",
     "load_checkpoint",
 ]
 __version__ = "0.1.0"

@@ -10,6 +10,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recurrent_attention import FeatureBackbone, TwoStreamClassifier
+
+
+from recurrent_attention import FeatureBackbone
+from recurrent_attention.backbone.layout import _projected_tokens
 from recurrent_attention.backbone.probe import blank_images, on_meta, prune
 
 SIZE = 64
@@ -153,6 +157,30 @@ def test_cells_on_the_last_axis_become_a_map():
     images = images_for(backbone)
     expected = model.forward_features(images)[-1]
     torch.testing.assert_close(backbone(images).flatten(2), expected)
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_projected_and_merged_tokens_keep_their_places(factor):
+    """Each block of factor x factor tokens becomes one cell, at the block's place."""
+    kwargs = {"depth": 1, "embed_dim": 96, "num_heads": 4, "out_features": 24}
+    backbone, model = in_pairs("qwen3_vit_88m_merge", merge_size=factor, **kwargs)
+    images = images_for(backbone)
+    tokens = model.encoder.forward_features(images)  # (2 4 4 96)
+    feature_map = backbone(images)
+    assert feature_map.shape == (2, 24, 4 // factor, 4 // factor)
+    for row in range(4 // factor):
+        for column in range(4 // factor):
+            block = tokens[:, row * factor :, column * factor :][:, :factor, :factor]
+            cell = backbone.norm(model.encoder.merger(block)[:, 0])
+            torch.testing.assert_close(feature_map[:, :, row, column], cell)
+
+
+def test_tokens_that_fill_no_grid_are_no_map():
+    assert _projected_tokens(9, 24, (4, 4)) is None
+    assert _projected_tokens(0, 24, (4, 4)) is None
+    assert _projected_tokens(8, 24, (4, 4)) is None
+    assert _projected_tokens(4, 24, (1, 16)) is None
+    assert _projected_tokens(6, 24, (4, 6)).grid == (2, 3)
 
 
 # --- the norm of the head ---

@@ -1,18 +1,14 @@
 """Any timm model as a function from images to the feature map that its own classifier pools."""
 
-import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from difflib import get_close_matches
 from typing import Any
 
-import timm
 import timm.models
 import torch
 from einops import rearrange
 from timm.data.model_config import resolve_input_data_config
 from torch import Tensor, nn
 
+from recurrent_attention.backbone.creation import FACTORY_ARGUMENTS, blaming_size, create_model
 from recurrent_attention.backbone.layout import (
     LAST_INTERMEDIATE,
     TOKENS_LAST,
@@ -32,13 +28,6 @@ from recurrent_attention.backbone.probe import (
 )
 
 PROBE_BATCH = 2  # batch normalisation in training mode refuses one image with one cell
-# What timm's factories take themselves (which weights, from where, what to do with them); all else
-# is an argument of the architecture.
-FACTORY_ARGUMENTS = frozenset(
-    name
-    for factory in (timm.create_model, timm.models.build_model_with_cfg)
-    for name in inspect.signature(factory).parameters
-)
 
 
 class FeatureBackbone(nn.Module):
@@ -96,14 +85,12 @@ class FeatureBackbone(nn.Module):
         super().__init__()
         if img_size < 1:
             raise ValueError(f"Expected `img_size` to be at least 1, but got {img_size}.")
-        _check_name(name)
         self.name = name
         self.img_size = img_size
         self.in_chans = in_chans
-        with _blaming_size(name, img_size):
-            self.model = _create(
-                name, img_size, pretrained=pretrained, in_chans=in_chans, **create_model_kwargs
-            )
+        self.model = create_model(
+            name, img_size, pretrained=pretrained, in_chans=in_chans, **create_model_kwargs
+        )
         traits = timm.models.get_model_input_config(self.model)
         self.fixed_size: bool = traits["fixed_input_size"]
         self.channels_last = not any(map(_damages_memory, self.model.modules()))
@@ -124,7 +111,7 @@ class FeatureBackbone(nn.Module):
         """
         images = blank_images(PROBE_BATCH, self.in_chans, self.img_size, self.img_size)
         model: Any = on_meta(self.model)
-        with _blaming_size(self.name, self.img_size, RuntimeError):
+        with blaming_size(self.name, self.img_size, RuntimeError):
             features, calls = trace(model, lambda: model.forward_features(images))
         layout = find_layout(model, features, images)
         if layout is None:
@@ -251,45 +238,3 @@ def _damages_memory(layer: nn.Module) -> bool:
         and layer.stride != (1, 1)
         and layer.in_channels < 16
     )
-
-
-def _create(name: str, img_size: int, **kwargs: Any) -> nn.Module:
-    """Build the model for `img_size` if its architecture takes one, else for any size."""
-    model: nn.Module
-    try:
-        model = timm.create_model(name, num_classes=0, img_size=img_size, **kwargs)
-    except TypeError as error:  # raised by the signature, before anything is initialised
-        if "img_size" not in str(error):
-            raise
-        model = timm.create_model(name, num_classes=0, **kwargs)
-    return model
-
-
-@contextmanager
-def _blaming_size(name: str, img_size: int, *more_errors: type[Exception]) -> Iterator[None]:
-    """Turn timm's failures about a size into one sentence."""
-    errors: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, IndexError, ValueError)
-    try:
-        yield
-    except errors + more_errors as error:
-        if isinstance(error, OSError):  # a download failed; some of those are ValueErrors too
-            raise
-        message = str(error).partition("\n")[0]
-        reason = f"{img_size}: {message}" if message else f"{img_size}."
-        raise ValueError(f"Expected `img_size` to suit {name!r}, but got {reason}") from error
-
-
-def _check_name(name: str) -> None:
-    if ":" in name:  # "hf-hub:" and "local-dir:" are looked up by timm
-        return
-    known, cutoff = timm.list_models(), 0.6  # difflib's own default
-    if timm.is_model(name):
-        try:
-            timm.models.get_pretrained_cfg(name)
-        except RuntimeError:  # the tag is unknown; there are few, so any of them is near
-            known, cutoff = timm.list_models(name.partition(".")[0], include_tags=True), 0.0
-        else:
-            return
-    near = [repr(match) for match in get_close_matches(name, known, n=3, cutoff=cutoff)]
-    hint = f"Did you mean {', '.join(near)}?" if near else "timm.list_models() names them all."
-    raise ValueError(f"Expected `name` to be a timm model, but got {name!r}. {hint}")

@@ -56,10 +56,27 @@ def find_layout(model: Any, features: Any, images: Tensor) -> Layout | None:
     if shape[1:] == (channels, height * width):
         return Layout("features", TOKENS_LAST, channels, grid)
     if shape[2] != channels:
-        return None
+        return _projected_tokens(shape[1] - getattr(model, "num_prefix_tokens", 0), shape[2], grid)
     if shape[1] != height * width and _ends_with_class_tokens(model, features, images):
         return Layout("intermediates", CHANNELS_FIRST, channels, grid)
     return Layout("features", TOKENS, channels, grid)
+
+
+def _projected_tokens(tokens: int, channels: int, grid: tuple[int, int]) -> Layout | None:
+    """Recognise tokens that were projected in the end, or merged with their neighbours.
+
+    Args:
+        tokens: how many come back, without the prefix.
+        channels: of each.
+        grid: (h, w) of the tokens before, of which f x f became one.
+    """
+    height, width = grid
+    if not 0 < tokens <= height * width:
+        return None
+    factor = isqrt(height * width // tokens)
+    if height % factor or width % factor or tokens * factor**2 != height * width:
+        return None
+    return Layout("features", TOKENS, channels, (height // factor, width // factor))
 
 
 def _ends_with_class_tokens(model: Any, features: Any, images: Tensor) -> bool:

@@ -1,0 +1,345 @@
+"""Every timm model as a backbone: all names by shape alone, one of each module with real numbers.
+
+    python benchmarks/backbones.py
+
+Each name goes through `check_backbone`, on the meta device. Of each of timm's modules the model
+with the fewest parameters is then trained for a step, saved, loaded and explained, on noise and
+with random weights. The page docs/backbones.md is written from what was found. Nothing is
+downloaded.
+
+Two processes of one thread each; a model that takes longer than --limit is given up. Results are
+kept line by line in --results, and a sweep that was interrupted goes on from there.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from tqdm import tqdm
+
+from recurrent_attention import TwoStreamClassifier, TwoStreamLoss, check_backbone
+from recurrent_attention.whole_file import whole_file
+
+ROOT = Path(__file__).parents[1]
+CLASSES, BATCH = 7, 32  # of the check
+STEPS = ("trained", "saved and loaded", "explained")
+VERSIONS = {"torch": torch.__version__.partition("+")[0], "timm": timm.__version__}
+
+Task = tuple[Any, ...]  # what to do, and its arguments
+Row = dict[str, Any]  # what was found
+
+
+# --- one model ---
+
+
+def check(name: str) -> Row:
+    report = check_backbone(name, num_classes=CLASSES, batch_size=BATCH)
+    streams = {
+        key: stream._asdict() if stream else None
+        for key, stream in (("image", report.global_stream), ("patch", report.local_stream))
+    }
+    kept = ("reason", "size_note", "fixed_size", "parameters", "trainable")
+    bytes_of_step = report.state_bytes + report.kept_bytes
+    return {key: getattr(report, key) for key in kept} | streams | {"step_bytes": bytes_of_step}
+
+
+def try_out(name: str, image_size: int, patch_size: int) -> Row:
+    """Train a step, save and load, explain; tell of each None, or what is wrong."""
+    torch.manual_seed(0)
+    sizes = {"image_size": image_size, "patch_size": patch_size}
+    model = TwoStreamClassifier(name, CLASSES, **sizes)
+    images = torch.randn(2, 3, image_size, image_size)
+    patches = torch.randn(2, 1, 3, patch_size, patch_size)
+    found: Row = {}
+    for step, run in zip(STEPS, (train, save_and_load, explain), strict=True):
+        try:
+            found[step] = run(model, images, patches)
+        except Exception as error:
+            found[step] = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+    return found
+
+
+def train(model: TwoStreamClassifier, images: torch.Tensor, patches: torch.Tensor) -> str | None:
+    output = model.train()(images, patches)
+    TwoStreamLoss()(output, torch.tensor([0, 1])).backward()
+    trained = {key: p.grad for key, p in model.named_parameters() if p.requires_grad}
+    for p in model.parameters():
+        p.grad = None
+    without = [key for key, gradient in trained.items() if gradient is None]
+    if without:
+        return f"{len(without)} parameters without a gradient, such as {without[0]}"
+    wrong = [key for key, gradient in trained.items() if not bool(gradient.isfinite().all())]
+    return f"{len(wrong)} gradients are not finite, such as {wrong[0]}'s" if wrong else None
+
+
+@torch.no_grad()
+def save_and_load(
+    model: TwoStreamClassifier, images: torch.Tensor, patches: torch.Tensor
+) -> str | None:
+    logits = model.eval()(images, patches).logits
+    if not bool(logits.isfinite().all()):
+        return "logits are not finite"
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        again = TwoStreamClassifier.from_pretrained(folder).eval()
+    same = torch.equal(again(images, patches).logits, logits)
+    return None if same else "other logits after loading"
+
+
+def explain(model: TwoStreamClassifier, images: torch.Tensor, _: torch.Tensor) -> str | None:
+    """Explain one image, with the patch that the model itself proposes."""
+    found = model.eval().explain(images[:1])
+    height, width = model.global_backbone.map_size
+    if found.global_map.shape != (1, height, width):
+        return f"the global map has shape {tuple(found.global_map.shape)}"
+    height, width = model.local_backbone.map_size
+    if found.step_maps.shape != (1, 1, model.attention.num_steps, height, width):
+        return f"the step maps have shape {tuple(found.step_maps.shape)}"
+    finite = found.global_map.isfinite().all() and found.step_maps.isfinite().all()
+    return None if bool(finite) else "maps are not finite"
+
+
+# --- processes ---
+
+
+def work(pipe: Connection) -> None:
+    """Answer tasks until there are no more."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    while True:
+        task = pipe.recv()
+        if task is None:
+            return
+        run: Callable[..., Row] = {"check": check, "try": try_out}[task[0]]
+        try:
+            pipe.send(run(*task[1:]))
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            pipe.send({"reason": f"It ended with {type(error).__name__}: {reason}"})
+
+
+class Worker:
+    """A process, and its task under way."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other_end = context.Pipe()
+        self.process = context.Process(target=work, args=(other_end,), daemon=True)
+        self.process.start()
+        other_end.close()  # so that the end of the process is seen here
+        self.task: Task | None = None
+        self.started = 0.0
+
+    def give(self, task: Task) -> None:
+        self.task, self.started = task, time.monotonic()
+        self.pipe.send(task)
+
+    def answer(self, limit: float) -> Row | None:
+        """The row of the task, None while it is under way; ends a process that takes too long."""
+        try:
+            if self.pipe.poll():
+                row: Row = self.pipe.recv()
+                return row
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return {"reason": f"Its process ended with exit code {self.process.exitcode}."}
+        if time.monotonic() - self.started > limit:
+            self.end()
+            return {"reason": f"It took more than {limit:.0f} seconds."}
+        return None
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+def run_all(tasks: list[Task], processes: int, limit: float) -> Iterator[tuple[Task, Row]]:
+    """Give each task with its row, as they come; whatever one does, the others go on."""
+    left = tasks[::-1]
+    workers = [Worker() for _ in range(min(processes, len(tasks)))]
+    try:
+        while left or any(worker.task for worker in workers):
+            for worker in workers:
+                if worker.task is None and left:
+                    worker.give(left.pop())
+            wait([worker.pipe for worker in workers if worker.task], timeout=1)
+            for place, worker in enumerate(workers):
+                row = worker.answer(limit) if worker.task else None
+                if worker.task is None or row is None:
+                    continue
+                yield worker.task, row | {"seconds": round(time.monotonic() - worker.started, 1)}
+                worker.task = None
+                if not worker.process.is_alive():
+                    workers[place] = Worker()
+    finally:
+        for worker in workers:
+            worker.end()
+
+
+def sweep(tasks: list[Task], results: Path, processes: int, limit: float) -> dict[Task, Row]:
+    """Run what is not yet among the results of these versions, and add it to them."""
+    known = read(results)
+    missing = [task for task in tasks if task not in known]
+    with results.open("a", encoding="utf-8") as file:
+        progress = tqdm(run_all(missing, processes, limit), total=len(missing), desc=tasks[0][0])
+        for task, row in progress:
+            known[task] = row
+            file.write(json.dumps({"task": task, "versions": VERSIONS, "row": row}) + "\n")
+            file.flush()
+    return {task: known[task] for task in tasks}
+
+
+def read(results: Path) -> dict[Task, Row]:
+    """Read what a sweep with these versions has found; a line that was cut off is none."""
+    found: dict[Task, Row] = {}
+    for line in results.read_text("utf-8").splitlines() if results.is_file() else ():
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if entry["versions"] == VERSIONS:
+            found[tuple(entry["task"])] = entry["row"]
+    return found
+
+
+# --- the page ---
+
+
+def page(modules: dict[str, list[str]], checks: dict[Task, Row], tries: dict[Task, Row]) -> str:
+    rows = {task[1]: row for task, row in checks.items()}
+    failed = {name: row["reason"] for name, row in rows.items() if row["reason"]}
+    usual = sum(row["reason"] is None and row["size_note"] is None for row in rows.values())
+    works = len(rows) - len(failed)
+    through = sum(not problems(row) for row in tries.values())
+    parts = [
+        "# Every timm backbone",
+        "Written by `python benchmarks/backbones.py`, with "
+        + ", ".join(f"{library} {version}" for library, version in VERSIONS.items())
+        + ". For a single name, and other sizes or batches: "
+        "`python -m recurrent_attention.backbone NAME` ([any backbone](guides/backbones.md)).",
+        f"**{works:,} of {len(rows):,} names** ({works / len(rows):.1%}) work as both streams: "
+        f"`TwoStreamClassifier(name, num_classes={CLASSES})` is built on the meta device, and the "
+        f"forward pass of a training step runs there. {usual:,} of them take images of 448 and "
+        "patches of 224 pixels; the others take the size that they were made for, where possible "
+        f"doubled for the image. **{through} of {len(modules)} modules** work with real numbers; "
+        "tried is the model of each that has the fewest parameters.",
+        "## With real numbers",
+        "Random weights and noise, batches of two. Trained: one step, after which each parameter "
+        "that requires a gradient has a finite one. Saved and loaded: the logits are equal bit for "
+        "bit. Explained: finite maps of the right sizes, with a patch that the model itself "
+        "proposed.",
+        table(
+            ("module", "model", "image/patch", *STEPS),
+            [
+                (
+                    f"[{module}](#{module})",
+                    task[1],
+                    f"{task[2]}/{task[3]}",
+                    *(cell(row, step) for step in STEPS),
+                )
+                for module, (task, row) in zip(modules, tries.items(), strict=True)
+            ],
+        ),
+        "## What does not work",
+        table(("model", "reason"), list(failed.items()))
+        if failed
+        else "Nothing of what timm names.",
+        "## All names",
+        "Side of image and patch in pixels; sides of their maps in cells; channels; parameters of "
+        "the whole model in millions; billions of multiply-adds of an image and of a patch in the "
+        "backbone (convolutions and matrix products); gigabytes that a training step of "
+        f"{BATCH} images with one patch each takes in float32 (weights, gradients, AdamW's "
+        "averages, and what is kept for the backward pass). Counted by shape, not measured.",
+    ]
+    for module, names in modules.items():
+        listed = [line(name, rows[name]) for name in names if not rows[name]["reason"]]
+        if listed:
+            parts += [f"### {module}", table(HEADS, listed)]
+    return "\n\n".join(parts) + "\n"
+
+
+HEADS = ("model", "pixels", "cells", "channels", "M parameters", "GMACs", "GB a step")
+
+
+def line(name: str, row: Row) -> tuple[str, ...]:
+    image, patch = row["image"], row["patch"]
+    channels = dict.fromkeys((image["channels"], patch["channels"]))
+    return (
+        name,
+        f"{image['size']}/{patch['size']}",
+        f"{side(image)}/{side(patch)}",
+        "/".join(map(str, channels)),
+        f"{row['parameters'] / 1e6:.1f}",
+        f"{short(image['macs'] / 1e9)}/{short(patch['macs'] / 1e9)}",
+        short(row["step_bytes"] / 1e9),
+    )
+
+
+def side(stream: Row) -> str:
+    height, width = stream["map_size"]
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def short(number: float) -> str:
+    """Three digits, as far as there are any before the point."""
+    return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:.0f}"
+
+
+def problems(row: Row) -> list[str]:
+    return [step for step in STEPS if cell(row, step) != "yes"]
+
+
+def cell(row: Row, step: str) -> str:
+    return row.get("reason") or row[step] or "yes"
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=Path("runs/backbones.jsonl"))
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "backbones.md")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=600, help="seconds for one model")
+    parser.add_argument("--modules", nargs="+", help="of timm, printed; default: all, into --page")
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes
+    args.results.parent.mkdir(parents=True, exist_ok=True)
+    wanted = args.modules or timm.list_modules()
+    modules = {module: timm.list_models(module=module) for module in wanted}
+    names = [name for names in modules.values() for name in names]
+    checks = sweep([("check", name) for name in names], args.results, args.processes, args.limit)
+    tasks = []
+    for names in modules.values():
+        working = [name for name in names if not checks["check", name]["reason"]]
+        name = min(working or names, key=lambda n: checks["check", n].get("parameters") or 0)
+        row = checks["check", name]
+        sizes = (row["image"]["size"], row["patch"]["size"]) if working else (448, 224)
+        tasks.append(("try", name, *sizes))
+    tries = sweep(tasks, args.results, args.processes, args.limit)
+    written = page(modules, checks, tries)
+    if args.modules:
+        print(written)
+        return
+    with whole_file(args.page) as path:
+        path.write_text(written, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

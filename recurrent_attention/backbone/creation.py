@@ -1,0 +1,107 @@
+"""Building a timm model by its name, for a size of images."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from difflib import get_close_matches
+from typing import Any
+
+import timm
+import timm.models
+from torch import nn
+
+# What timm's factories take themselves (which weights, from where, what to do with them); all else
+# is an argument of the architecture.
+FACTORY_ARGUMENTS = frozenset(
+    name
+    for factory in (timm.create_model, timm.models.build_model_with_cfg)
+    for name in inspect.signature(factory).parameters
+)
+
+
+def native_size(name: str) -> int | None:
+    """Tell for which side of pictures a timm model was made, as timm describes it.
+
+    Args:
+        name: as for `FeatureBackbone`.
+
+    Returns:
+        The side in pixels, the longer one if there are two; None of a model in a folder or on the
+        Hub, and of one that timm does not describe.
+
+    Raises:
+        ValueError: if timm does not know the model.
+    """
+    _check_name(name)
+    config = None if ":" in name else timm.models.get_pretrained_cfg(name)
+    return max(config.input_size[1:]) if config else None
+
+
+def create_model(name: str, img_size: int, **kwargs: Any) -> nn.Module:
+    """Build a timm model for `img_size` if its architecture takes one, else for any size.
+
+    Args:
+        name: as for `FeatureBackbone`.
+        img_size: side of the images in pixels.
+        **kwargs: of `timm.create_model`.
+
+    Returns:
+        The model, without its classifier as far as timm takes that out.
+
+    Raises:
+        ValueError: if timm does not know the model, or `img_size` does not suit it.
+    """
+    _check_name(name)
+    with blaming_size(name, img_size):
+        return _create(name, img_size, **kwargs)
+
+
+def _create(name: str, img_size: int, **kwargs: Any) -> nn.Module:
+    model: nn.Module
+    try:
+        model = timm.create_model(name, num_classes=0, img_size=img_size, **kwargs)
+    except TypeError as error:  # raised by the signature, before anything is initialised
+        if "img_size" not in str(error):
+            raise
+        model = timm.create_model(name, num_classes=0, **kwargs)
+    return model
+
+
+@contextmanager
+def blaming_size(name: str, img_size: int, *more_errors: type[Exception]) -> Iterator[None]:
+    """Turn timm's failures about a size into one sentence.
+
+    Args:
+        name: of the model.
+        img_size: that it was asked for.
+        *more_errors: that are failures of this kind as well.
+
+    Raises:
+        ValueError: where timm raised whatever it raises.
+    """
+    errors: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, IndexError, ValueError)
+    try:
+        yield
+    except errors + more_errors as error:
+        if isinstance(error, OSError):  # a download failed; some of those are ValueErrors too
+            raise
+        message = str(error).partition("\n")[0]
+        reason = f"{img_size}: {message}" if message else f"{img_size}."
+        raise ValueError(f"Expected `img_size` to suit {name!r}, but got {reason}") from error
+
+
+def _check_name(name: str) -> None:
+    """Refuse a name that timm does not know, and name near ones."""
+    if ":" in name:  # "hf-hub:" and "local-dir:" are looked up by timm
+        return
+    known, cutoff = timm.list_models(), 0.6  # difflib's own default
+    if timm.is_model(name):
+        try:
+            timm.models.get_pretrained_cfg(name)
+        except RuntimeError:  # the tag is unknown; there are few, so any of them is near
+            known, cutoff = timm.list_models(name.partition(".")[0], include_tags=True), 0.0
+        else:
+            return
+    near = [repr(match) for match in get_close_matches(name, known, n=3, cutoff=cutoff)]
+    hint = f"Did you mean {', '.join(near)}?" if near else "timm.list_models() names them all."
+    raise ValueError(f"Expected `name` to be a timm model, but got {name!r}. {hint}")
