@@ -51,7 +51,7 @@ def boxes_of_map(model: "TwoStreamClassifier", global_map: Tensor, images: Tenso
         saliency(rearrange(cell_logits, "b h w k -> b k h w")),
         (images.shape[2], images.shape[3]),
         model.num_patches,
-        model.cell_offset,
+        model.constant_cell_offset(),
     )
 
 
@@ -109,6 +109,19 @@ def cell_offset(model: "TwoStreamClassifier") -> float:
         The offset in tiles, as in `propose_boxes`.
     """
     return _offset_of(model.global_backbone, model.image_size)
+
+
+@torch.compiler.assume_constant_result
+def constant_cell_offset(model: "TwoStreamClassifier") -> float:
+    """Tell `model.cell_offset` to a graph: `torch.compile` calls this instead of looking into it.
+
+    Args:
+        model: whose global backbone to measure.
+
+    Returns:
+        `model.cell_offset`.
+    """
+    return model.cell_offset
 
 
 def local_cell_offset(model: "TwoStreamClassifier") -> float:
