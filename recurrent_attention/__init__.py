@@ -8,6 +8,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.explanation import Explanation
 from recurrent_attention.loading import load_checkpoint
 from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.onnx_export import export_onnx
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.prediction import Prediction
 
@@ -23,6 +24,7 @@ __all__ = [
     "TwoStreamLoss",
     "TwoStreamOutput",
     "check_backbone",
+    "export_onnx",
     "load_checkpoint",
 ]
 __version__ = "0.1.0"

@@ -36,7 +36,8 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
         -0.5, 0.0 or 0.5, as a share of a tile: `cell_offset` of `propose_boxes`.
 
     Raises:
-        ValueError: if the map does not depend on the image, or is not finite.
+        ValueError: if the map does not depend on the image, or is not finite, or if the backbone
+            has no weights: on the meta device, or while `torch.export` traces it.
 
     Example:
         >>> convolutions = nn.Sequential(
@@ -48,6 +49,11 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
         0.0
     """
     parameter = next(backbone.parameters(), torch.empty(0))
+    if parameter.untyped_storage().device.type == "meta":  # so it is where torch.export traces, too
+        raise ValueError(
+            "Expected `backbone` to have weights, but got stand-ins: it is on the meta device, or "
+            "being exported. Before an export without patches read model.cell_offset once."
+        )
     generator = torch.Generator().manual_seed(0)
     with eval_mode(backbone), torch.inference_mode(False), torch.enable_grad():
         shape = PROBE_IMAGES, in_chans, image_size, image_size

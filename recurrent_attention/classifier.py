@@ -267,6 +267,7 @@ class TwoStreamClassifier(
         from_pretrained = classmethod(loading.from_pretrained)
     proposal_size = property(proposal.proposal_size)
     cell_offset = cached_property(proposal.cell_offset)
+    constant_cell_offset = proposal.constant_cell_offset
     local_cell_offset = cached_property(proposal.local_cell_offset)
 
     @property

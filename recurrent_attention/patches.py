@@ -161,10 +161,11 @@ def crop_patches(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
     """
     _check_shape("images", images, "(b, c, h, w)")
     _check_shape("boxes", boxes, "(b, p, 4)")
-    if len(boxes) != len(images):
+    batch = images.shape[0]  # len() would make a constant of it in torch.export
+    if boxes.shape[0] != batch:
         raise ValueError(
             f"Expected `boxes` to hold boxes of as many images as `images`, but got batches of "
-            f"{len(boxes)} and {len(images)}."
+            f"{boxes.shape[0]} and {batch}."
         )
     if size < 1:
         raise ValueError(f"Expected `size` to be at least 1, but got {size}.")
@@ -183,7 +184,7 @@ def crop_patches(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
                 f"y0 < y1 inside its {width} x {height} pixels, but got "
                 f"{tuple(boxes[image, box].tolist())}."
             )
-    image_index = torch.arange(len(images), device=images.device, dtype=wide)
+    image_index = torch.arange(batch, device=images.device, dtype=wide)
     rois = torch.cat([repeat(image_index, "b -> b p 1", p=boxes.shape[1]), inside], dim=2)
     flat: Tensor = roi_align(
         images.to(wide), rearrange(rois, "b p corners -> (b p) corners"), size, aligned=True

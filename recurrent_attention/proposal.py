@@ -51,7 +51,7 @@ def boxes_of_map(model: "TwoStreamClassifier", global_map: Tensor, images: Tenso
         saliency(rearrange(cell_logits, "b h w k -> b k h w")),
         (images.shape[2], images.shape[3]),
         model.num_patches,
-        model.cell_offset,
+        model.constant_cell_offset(id(model)),
     )
 
 
@@ -109,6 +109,21 @@ def cell_offset(model: "TwoStreamClassifier") -> float:
         The offset in tiles, as in `propose_boxes`.
     """
     return _offset_of(model.global_backbone, model.image_size)
+
+
+@torch.compiler.assume_constant_result
+def constant_cell_offset(model: "TwoStreamClassifier", identity: int) -> float:
+    """Tell `model.cell_offset` to a graph: `torch.compile` calls this instead of looking into it.
+
+    Args:
+        model: whose global backbone to measure.
+        identity: id(model). Asking for it keeps the graph, with its constant, to this one model;
+            `torch.compile` would use it for every model of the same layers.
+
+    Returns:
+        `model.cell_offset`.
+    """
+    return model.cell_offset
 
 
 def local_cell_offset(model: "TwoStreamClassifier") -> float:

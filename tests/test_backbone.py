@@ -10,9 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from recurrent_attention import FeatureBackbone, TwoStreamClassifier
-
-
-from recurrent_attention import FeatureBackbone
 from recurrent_attention.backbone.layout import _projected_tokens
 from recurrent_attention.backbone.probe import blank_images, on_meta, prune
 

@@ -1,0 +1,185 @@
+"""A model as an ONNX graph: traced, translated, and compared with what the model answers."""
+
+import contextlib
+import os
+import warnings
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from recurrent_attention.proposal import boxes_of_map
+
+if TYPE_CHECKING:
+    from recurrent_attention.classifier import TwoStreamClassifier
+
+Kind = Literal["whole", "patches", "boxes"]
+BATCH, PATCHES = 2, 3  # of the example that is traced; other than 1, which would be a constant
+MOST_BYTES = 2**31 - 1  # of a protobuf message, which an ONNX file is
+# Of the largest output. 1e-4 is what backbones keep; ten times that is another network.
+TOLERANCE = 1e-3
+BOX_TOLERANCE = 0.5  # pixels: boxes are multiples of 5 % of the picture, the same or far apart
+# The axes of the second are named once, as they should be, and 0 or less samples of RoiAlign mean
+# the same in torchvision and in ONNX: as many as the box has pixels.
+_CHATTER = (".*sampling_ratio", ".*[Tt]he axis name")
+
+
+class OnnxGraph(nn.Module):
+    """A model in the form that is exported: tensors in, a tuple of tensors out.
+
+    Args:
+        model: in eval mode.
+        kind: as in `export_onnx`.
+    """
+
+    def __init__(self, model: "TwoStreamClassifier", kind: Kind) -> None:
+        super().__init__()
+        self.model = model
+        self.kind = kind
+        self.eval()
+
+    def forward(self, images: Tensor, patches: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Answer as the model does, without the fields that are None."""
+        return tuple(self.answer(images, patches).values())
+
+    def answer(self, images: Tensor, patches: Tensor | None = None) -> dict[str, Tensor]:
+        """Answer by name: the fields of `TwoStreamOutput`, or boxes alone."""
+        if self.kind == "boxes":
+            feature_map = self.model.global_backbone(images)
+            return {"boxes": boxes_of_map(self.model, feature_map, images)}
+        output = self.model(images, patches)._asdict()
+        return {name: tensor for name, tensor in output.items() if tensor is not None}
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures that the graph takes, in pixels."""
+        return self.model.proposal_size if self.kind == "boxes" else self.model.image_size
+
+    def example(self, batch: int, patches: int) -> dict[str, Tensor]:
+        """Make inputs by name, the same each time, without touching the random state.
+
+        Args:
+            batch: b, pictures.
+            patches: p, where the graph takes patches.
+
+        Returns:
+            images (b 3 h w), and perhaps patches (b p 3 h w).
+        """
+        generator = torch.Generator().manual_seed(0)
+        parameter = next(self.model.parameters())
+        channels, side = self.model.global_backbone.in_chans, self.model.patch_size
+        shapes: dict[str, tuple[int, ...]] = {
+            "images": (batch, channels, self.image_size, self.image_size)
+        }
+        if self.kind == "patches":
+            shapes["patches"] = (batch, patches, channels, side, side)
+        return {
+            name: torch.randn(shape, generator=generator).to(parameter)
+            for name, shape in shapes.items()
+        }
+
+
+def translate(graph: OnnxGraph) -> Any:
+    """Trace a graph and translate it for any number of pictures, and of given patches.
+
+    Args:
+        graph: on any device; it may keep what tracing left in it, so let it be a copy.
+
+    Returns:
+        The `onnx.ModelProto`, with names for inputs, outputs and their axes.
+
+    Raises:
+        RuntimeError: if torch cannot trace it, or ONNX has no operator for something in it.
+        ValueError: if it is too large for one file.
+    """
+    inputs = graph.example(BATCH, PATCHES)
+    outputs = list(graph.answer(**inputs))
+    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("patches_per_image")}
+    dynamic = {"images": {0: axes[0]}, "patches": axes}
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                graph,
+                kwargs=inputs,
+                dynamo=True,
+                verbose=False,
+                input_names=list(inputs),
+                output_names=outputs,
+                dynamic_shapes={name: dynamic[name] for name in inputs},
+            )
+        except Exception as error:  # torch.onnx wraps whatever happened, at great length
+            cause = error.__cause__ or error
+            reason = str(cause).strip().partition("\n")[0].rstrip(".")[:300]
+            raise RuntimeError(
+                "Expected a model that torch.onnx can export, but got "
+                f"{type(cause).__name__}: {reason}. Try another backbone, or a newer torch."
+            ) from error
+        if program is None:  # the type allows it; it is so only with dynamo=False
+            raise TypeError("Expected torch.onnx.export to return a program, but got None.")
+        size = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())
+        if size > MOST_BYTES:
+            raise ValueError(
+                f"Expected the weights to take less than 2 GB, the most that one ONNX file holds, "
+                f"but got {size / 1e9:.1f} GB. Take a smaller backbone."
+            )
+        proto = program.model_proto
+    _strip(proto.graph)
+    return proto
+
+
+def check_answers(graph: OnnxGraph, path: os.PathLike[str]) -> None:
+    """Let onnxruntime answer, for another number of pictures than were traced, and compare.
+
+    Args:
+        graph: what the file was made of, not traced itself.
+        path: of the file.
+
+    Raises:
+        RuntimeError: if an output differs by more than `TOLERANCE`, or is not finite.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors; warnings are about its own optimisations
+    session = onnxruntime.InferenceSession(
+        os.fspath(path), options, providers=["CPUExecutionProvider"]
+    )
+    inputs = graph.example(BATCH + 1, PATCHES - 1)
+    wanted = {name: tensor.cpu() for name, tensor in graph.answer(**inputs).items()}
+    arrays = {name: tensor.cpu().numpy() for name, tensor in inputs.items()}
+    got = dict(zip(wanted, map(torch.from_numpy, session.run(list(wanted), arrays)), strict=True))
+    same = torch.ones(BATCH + 1, dtype=torch.bool)
+    if "boxes" in wanted:  # of two windows that score alike one is taken here and one there
+        same = ((got["boxes"] - wanted["boxes"]).abs() < BOX_TOLERANCE).flatten(1).all(1)
+    for name, tensor in wanted.items():
+        pictures = torch.ones_like(same) if name == "global_logits" else same
+        difference = (got[name] - tensor)[pictures].abs()
+        share = float(difference.max() / tensor.abs().max()) if len(difference) else float("nan")
+        if not share <= TOLERANCE:  # a NaN compares false
+            raise RuntimeError(
+                f"Expected the ONNX graph to answer as the model does, but its `{name}` differ by "
+                f"{share:.1e} of the largest. Are the model's outputs finite?"
+            )
+
+
+@contextlib.contextmanager
+def _quiet() -> Any:
+    with warnings.catch_warnings():
+        for message in _CHATTER:
+            warnings.filterwarnings("ignore", message, UserWarning)
+        yield
+
+
+def _strip(graph: Any) -> None:
+    """Take out what the exporter notes at each node: paths and lines of code on this machine."""
+    for part in (
+        graph,
+        *graph.node,
+        *graph.initializer,
+        *graph.value_info,
+        *graph.input,
+        *graph.output,
+    ):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
