@@ -192,11 +192,20 @@ def test_a_size_that_was_asked_for_is_the_only_one_tried():
 # --- what a call leaves alone, and errors ---
 
 
+class Drawing(nn.ReLU):
+    """Draws a number on the CPU, as some layers do whatever the device."""
+
+    def __init__(self, inplace=False):
+        super().__init__(inplace)
+        self.number = float(torch.rand((), device="cpu"))
+
+
 def test_the_random_state_and_the_modes_of_torch_stay():
     torch.manual_seed(5)
     state = torch.get_rng_state()
+    drawing = {"act_layer": Drawing}
     with torch.no_grad():
-        assert check_backbone("test_vit", **SIZES).kept_bytes > 0
+        assert check_backbone("test_resnet", backbone_kwargs=drawing, **SIZES).kept_bytes > 0
         check_backbone("test_vit", image_size=65)
         assert not torch.is_grad_enabled()
         assert torch.zeros(1).device.type == "cpu"
