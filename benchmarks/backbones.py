@@ -4,8 +4,8 @@
 
 Each name goes through `check_backbone`, on the meta device. Of each of timm's modules the model
 with the fewest parameters is then trained for a step, saved, loaded and explained, on noise and
-with random weights. The page docs/backbones.md is written from what was found. Nothing is
-downloaded.
+with random weights, in small sizes where it takes them. The page docs/backbones.md is written from
+what was found. Nothing is downloaded.
 
 Two processes of one thread each; a model that takes longer than --limit is given up. Results are
 kept line by line in --results, and a sweep that was interrupted goes on from there.
@@ -32,6 +32,7 @@ from recurrent_attention.whole_file import whole_file
 
 ROOT = Path(__file__).parents[1]
 CLASSES, BATCH = 7, 32  # of the check
+SMALL = (192, 96)  # sides to try out with; cells of 32 pixels fill both
 STEPS = ("trained", "saved and loaded", "explained")
 VERSIONS = {"torch": torch.__version__.partition("+")[0], "timm": timm.__version__}
 
@@ -42,8 +43,9 @@ Row = dict[str, Any]  # what was found
 # --- one model ---
 
 
-def check(name: str) -> Row:
-    report = check_backbone(name, num_classes=CLASSES, batch_size=BATCH)
+def check(name: str, image_size: int | None = None, patch_size: int | None = None) -> Row:
+    sizes = {"image_size": image_size, "patch_size": patch_size}
+    report = check_backbone(name, num_classes=CLASSES, batch_size=BATCH, **sizes)
     streams = {
         key: stream._asdict() if stream else None
         for key, stream in (("image", report.global_stream), ("patch", report.local_stream))
@@ -217,17 +219,17 @@ def read(results: Path) -> dict[Task, Row]:
 
 def page(modules: dict[str, list[str]], checks: dict[Task, Row], tries: dict[Task, Row]) -> str:
     rows = {task[1]: row for task, row in checks.items()}
-    failed = {name: row["reason"] for name, row in rows.items() if row["reason"]}
-    usual = sum(row["reason"] is None and row["size_note"] is None for row in rows.values())
-    works = len(rows) - len(failed)
-    through = sum(not problems(row) for row in tries.values())
+    failed = {name: row["reason"] for name, row in rows.items() if not works(row)}
+    usual = sum(works(row) and row["size_note"] is None for row in rows.values())
+    working = len(rows) - len(failed)
+    through = sum(all(cell(row, step) == "yes" for step in STEPS) for row in tries.values())
     parts = [
         "# Every timm backbone",
         "Written by `python benchmarks/backbones.py`, with "
         + ", ".join(f"{library} {version}" for library, version in VERSIONS.items())
         + ". For a single name, and other sizes or batches: "
         "`python -m recurrent_attention.backbone NAME` ([any backbone](guides/backbones.md)).",
-        f"**{works:,} of {len(rows):,} names** ({works / len(rows):.1%}) work as both streams: "
+        f"**{working:,} of {len(rows):,} names** ({working / len(rows):.1%}) work as both streams: "
         f"`TwoStreamClassifier(name, num_classes={CLASSES})` is built on the meta device, and the "
         f"forward pass of a training step runs there. {usual:,} of them take images of 448 and "
         "patches of 224 pixels; the others take the size that they were made for, where possible "
@@ -262,7 +264,7 @@ def page(modules: dict[str, list[str]], checks: dict[Task, Row], tries: dict[Tas
         "averages, and what is kept for the backward pass). Counted by shape, not measured.",
     ]
     for module, names in modules.items():
-        listed = [line(name, rows[name]) for name in names if not rows[name]["reason"]]
+        listed = [line(name, rows[name]) for name in names if works(rows[name])]
         if listed:
             parts += [f"### {module}", table(HEADS, listed)]
     return "\n\n".join(parts) + "\n"
@@ -295,8 +297,12 @@ def short(number: float) -> str:
     return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:.0f}"
 
 
-def problems(row: Row) -> list[str]:
-    return [step for step in STEPS if cell(row, step) != "yes"]
+def works(row: Row) -> bool:
+    return row["reason"] is None
+
+
+def sizes_of(row: Row) -> tuple[int, int]:
+    return (row["image"]["size"], row["patch"]["size"]) if works(row) else (448, 224)
 
 
 def cell(row: Row, step: str) -> str:
@@ -317,22 +323,35 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "backbones.md")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--limit", type=float, default=600, help="seconds for one model")
-    parser.add_argument("--modules", nargs="+", help="of timm, printed; default: all, into --page")
+    parser.add_argument(
+        "--modules",
+        nargs="+",
+        choices=timm.list_modules(),
+        metavar="MODULE",
+        help="of timm, printed; default: all, into --page",
+    )
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes
     args.results.parent.mkdir(parents=True, exist_ok=True)
     wanted = args.modules or timm.list_modules()
     modules = {module: timm.list_models(module=module) for module in wanted}
     names = [name for names in modules.values() for name in names]
-    checks = sweep([("check", name) for name in names], args.results, args.processes, args.limit)
-    tasks = []
-    for names in modules.values():
-        working = [name for name in names if not checks["check", name]["reason"]]
-        name = min(working or names, key=lambda n: checks["check", n].get("parameters") or 0)
+    options = args.results, args.processes, args.limit
+    checks = sweep([("check", name) for name in names], *options)
+
+    def weight(name: str) -> float:
         row = checks["check", name]
-        sizes = (row["image"]["size"], row["patch"]["size"]) if working else (448, 224)
-        tasks.append(("try", name, *sizes))
-    tries = sweep(tasks, args.results, args.processes, args.limit)
+        return row["parameters"] if works(row) else float("inf")
+
+    lightest = [min(names, key=weight) for names in modules.values()]
+    small = sweep([("check", name, *SMALL) for name in lightest], *options)
+    tries = sweep(
+        [
+            ("try", name, *(SMALL if works(row) else sizes_of(checks["check", name])))
+            for (_, name, *_), row in small.items()
+        ],
+        *options,
+    )
     written = page(modules, checks, tries)
     if args.modules:
         print(written)

@@ -77,9 +77,12 @@ by patch size (16)."
         except OSError:
             raise
         except Exception as error:  # timm raises whatever a size leads to
-            refused.append(_sentence(error, f"{name!r} to train at {image}/{patch} pixels"))
+            refused.append(_sentence(error, name, image, patch))
         else:
-            return report._replace(size_note=_size_note(sizes, refused))
+            if refused:
+                image, patch = sizes[0]
+                return report._replace(size_note=f"not at {image}/{patch}: {refused[0]}")
+            return report
     return BackboneReport(name, refused[-1])  # at its own size, where that could be tried
 
 
@@ -135,15 +138,11 @@ def _stream(backbone: FeatureBackbone, macs: int) -> StreamReport:
     )
 
 
-def _size_note(sizes: list[tuple[int, int]], refused: list[str]) -> str | None:
-    if not refused:
-        return None
-    image, patch = sizes[0]
-    return f"not at {image}/{patch}: {refused[0]}"
-
-
-def _sentence(error: Exception, wanted: str) -> str:
+def _sentence(error: Exception, name: str, image_size: int, patch_size: int) -> str:
     reason = str(error).partition("\n")[0][:LONGEST_REASON]
     if isinstance(error, ValueError) and reason.startswith("Expected `"):
         return reason
-    return f"Expected {wanted}, but got {type(error).__name__}: {reason.rstrip('.')}."
+    return (
+        f"Expected {name!r} to train at {image_size}/{patch_size} pixels, but got "
+        f"{type(error).__name__}: {reason.rstrip('.')}."
+    )

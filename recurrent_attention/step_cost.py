@@ -54,20 +54,20 @@ def cost_of_step(model: "TwoStreamClassifier", *, batch_size: int, num_patches: 
         `StepCost`, in the dtype of the model.
     """
     kept: dict[int, Any] = {}  # on meta no storage has an address; held, so that no id comes twice
-    own = {tensor.untyped_storage()._cdata for tensor in model.state_dict().values()}
+    state = [*model.parameters(), *model.buffers()]  # shared ones once, unsaved ones too
+    own = {tensor.untyped_storage()._cdata for tensor in state}
 
-    def keep(tensor: Tensor) -> Tensor:
+    def keep(tensor: Tensor) -> None:  # no backward pass will want it; kept whole, it would leak
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
             kept[storage._cdata] = storage
-        return tensor
 
     channels = model.global_backbone.in_chans
     sides = model.image_size, model.patch_size
     with (
         torch.enable_grad(),
         torch.device("meta"),
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda nothing: nothing),
         _FusedAttention(),
     ):
         images = torch.empty(batch_size, channels, sides[0], sides[0])
@@ -82,10 +82,7 @@ def cost_of_step(model: "TwoStreamClassifier", *, batch_size: int, num_patches: 
     return StepCost(
         global_count.get_total_flops() // 2 // len(images),
         local_count.get_total_flops() // 2 // len(patches),
-        sum(
-            tensor.nbytes * (FLOAT_COPIES if tensor.requires_grad else 1)
-            for tensor in model.state_dict(keep_vars=True).values()
-        ),
+        sum(tensor.nbytes * (FLOAT_COPIES if tensor.requires_grad else 1) for tensor in state),
         sum(storage.nbytes() for storage in kept.values()),
     )
 
