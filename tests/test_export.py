@@ -135,21 +135,27 @@ def test_a_compiled_graph_is_not_used_for_a_model_whose_cells_look_elsewhere():
 def test_exported_with_a_dynamic_batch(backbone):
     model = classifier(backbone)
     _ = model.cell_offset
-    axes = {0: Dim("b"), 1: Dim("p")}
-    exported = torch.export.export(model, inputs(2), dynamic_shapes=({0: axes[0]},)).module()
+    axes = {0: Dim("b", max=4096), 1: Dim("p", max=4096)}  # torch 2.5 wants an end
+
+    def export(given, *shapes):
+        # Not strict, as is torch's default from 2.7 on.
+        return torch.export.export(model, given, dynamic_shapes=shapes, strict=False).module()
+
     with torch.no_grad():
+        exported = export(inputs(2), {0: axes[0]})
         for batch in (1, 5):
             assert_same(exported(*inputs(batch)), model(*inputs(batch)))
-        exported = torch.export.export(model, inputs(2, 3), dynamic_shapes=({0: axes[0]}, axes))
+        exported = export(inputs(2, 3), {0: axes[0]}, axes)
         for batch, patches in ((1, 1), (4, 5)):
             given = inputs(batch, patches)
-            assert_same(exported.module()(*given), model(*given))
+            assert_same(exported(*given), model(*given))
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.5."), reason="torch itself says it, at length")
 def test_export_before_the_offset_is_measured():
     model = classifier()
     with pytest.raises(ValueError) as caught:
-        torch.export.export(model, inputs(2))
+        torch.export.export(model, inputs(2), strict=False)
     assert str(caught.value).startswith(
         "Expected `backbone` to have weights, but got stand-ins: it is on the meta device, or "
         "being exported. Before an export without patches read model.cell_offset once."
