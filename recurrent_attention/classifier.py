@@ -200,7 +200,8 @@ class TwoStreamClassifier(
         global_map = self.global_backbone(images)
         boxes = proposal.boxes_of_map(self, global_map, images)
         local_maps = self._local_maps(crop_patches(images, boxes, size=self.patch_size))
-        return self.classify(TwoStreamFeatures(global_map, local_maps))._replace(boxes=boxes)
+        output = self.classify(TwoStreamFeatures(global_map, local_maps))
+        return TwoStreamOutput(*output[:-1], boxes)  # older torch.compile knows no _replace
 
     def encode(self, images: Tensor, patches: Tensor) -> TwoStreamFeatures:
         """Run the two backbones and leave the heads out.

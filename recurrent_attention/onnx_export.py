@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -100,7 +101,7 @@ def _metadata(graph: OnnxGraph) -> dict[str, object]:
     }
 
 
-def _check(model: TwoStreamClassifier, path: Path, graph: str) -> None:
+def _check(model: Any, path: Path, graph: str) -> None:
     if not isinstance(model, TwoStreamClassifier):
         hint = " Pass the model that was compiled." if hasattr(model, "_orig_mod") else ""
         raise TypeError(

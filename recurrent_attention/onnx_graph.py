@@ -116,7 +116,8 @@ def translate(graph: OnnxGraph) -> Any:
             ) from error
         if program is None:  # the type allows it; it is so only with dynamo=False
             raise TypeError("Expected torch.onnx.export to return a program, but got None.")
-        size = sum(value.const_value.nbytes for value in program.model.graph.initializers.values())
+        initializers: Any = program.model.graph.initializers.values()
+        size = sum(value.const_value.nbytes for value in initializers)
         if size > MOST_BYTES:
             raise ValueError(
                 f"Expected the weights to take less than 2 GB, the most that one ONNX file holds, "

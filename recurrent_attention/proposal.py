@@ -111,7 +111,7 @@ def cell_offset(model: "TwoStreamClassifier") -> float:
     return _offset_of(model.global_backbone, model.image_size)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def constant_cell_offset(model: "TwoStreamClassifier", identity: int) -> float:
     """Tell `model.cell_offset` to a graph: `torch.compile` calls this instead of looking into it.
 

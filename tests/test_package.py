@@ -8,7 +8,7 @@ from pathlib import Path
 import recurrent_attention
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("accelerate", "matplotlib", "scipy", "torchmetrics")
+EXTRAS = ("accelerate", "matplotlib", "onnx", "onnxruntime", "onnxscript", "scipy", "torchmetrics")
 
 
 def imported_after(statement):

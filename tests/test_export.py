@@ -1,0 +1,427 @@
+"""Compiled, exported and in ONNX, three kinds of backbone answer as in eager torch."""
+
+import contextlib
+import copy
+import importlib.util
+import io
+import json
+import re
+import sys
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch.export import Dim
+
+from recurrent_attention import TwoStreamClassifier, export_onnx, onnx_export
+from recurrent_attention.cell_offset import measure_cell_offset
+from recurrent_attention.proposal import boxes_of_map
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+
+KINDS = {  # a CNN, one whose maps are (b h w c), and a transformer, each as shallow as it can be
+    "test_resnet": {"layers": (1, 1, 1, 1)},
+    "test_mambaout": {"depths": (1, 1), "dims": (16, 32)},
+    "test_vit": {"depth": 1},
+}
+NAMES = ["auk", "emu", "owl", "tit", "wren"]
+SCRIPT = Path(__file__).parents[1] / "examples" / "run_onnx.py"
+
+
+def classifier(backbone="test_resnet", **settings):
+    """A small model whose logits are about 1, so that 1e-4 of them says something."""
+    torch.manual_seed(0)
+    model = TwoStreamClassifier(
+        backbone,
+        len(NAMES),
+        class_names=NAMES,
+        backbone_kwargs=KINDS.get(backbone),
+        **{
+            "image_size": 64,
+            "patch_size": 32,
+            "hidden_size": 16,
+            "num_steps": 2,
+            "num_layers": 1,
+            "num_patches": 2,
+            **settings,
+        },
+    )
+    for head in (model.global_head, model.local_head):
+        torch.nn.init.normal_(head.weight, std=0.3)
+    return model.eval()
+
+
+def inputs(batch, patches=None, *, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(batch, 3, 64, 64, generator=generator)
+    if patches is None:
+        return (images,)
+    return images, torch.randn(batch, patches, 3, 32, 32, generator=generator)
+
+
+def assert_same(found, wanted):
+    found = [tensor for tensor in found if tensor is not None]
+    wanted = [tensor for tensor in wanted if tensor is not None]
+    assert len(found) == len(wanted) >= 5
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_graphs():
+    torch._dynamo.reset()
+
+
+# --- torch.compile ---
+
+
+@pytest.mark.parametrize(
+    ("backbone", "sizes"),
+    [
+        ("test_resnet", [(2, 3), (3, 2)]),
+        ("test_mambaout", [(2,)]),  # (b,): without patches
+        ("test_vit", [(2,)]),
+    ],
+)
+def test_compiled_in_eval_mode(backbone, sizes):
+    model = classifier(backbone)
+    compiled = torch.compile(copy.deepcopy(model), fullgraph=True, backend="eager")
+    with torch.no_grad():
+        for size in sizes:
+            assert_same(compiled(*inputs(*size)), model(*inputs(*size)))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "patches"), [("test_resnet", None), ("test_mambaout", 2), ("test_vit", 2)]
+)
+def test_compiled_in_training_mode(backbone, patches):
+    model = classifier(backbone).train()
+    twin = copy.deepcopy(model)
+    given = inputs(2, patches)
+    found = torch.compile(twin, fullgraph=True, backend="aot_eager")(*given)
+    wanted = model(*given)
+    assert_same(found, wanted)
+    for output in (found, wanted):
+        output.logits.square().sum().backward()
+    for (name, ours), theirs in zip(twin.named_parameters(), model.parameters(), strict=True):
+        assert ours.grad is not None or theirs.grad is None, name
+        if theirs.grad is not None:
+            scale = float(theirs.grad.abs().max())
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4 * scale + 1e-7)
+
+
+def test_a_compiled_graph_is_not_used_for_a_model_whose_cells_look_elsewhere():
+    """The offset is a constant of the graph, and layers of the same types share a graph."""
+    feature_map = torch.randn(2, 96, 7, 7, generator=torch.Generator().manual_seed(0))
+    found = []
+    for offset in (-0.5, 0.5):
+        model = classifier(num_patches=1)
+        vars(model)["cell_offset"] = offset
+        compiled = torch.compile(boxes_of_map, fullgraph=True, backend="eager")
+        found.append(compiled(model, feature_map, *inputs(2)))
+        assert torch.equal(found[-1], boxes_of_map(model, feature_map, *inputs(2)))
+    assert not torch.equal(*found)
+
+
+# --- torch.export ---
+
+
+@pytest.mark.parametrize("backbone", KINDS)
+def test_exported_with_a_dynamic_batch(backbone):
+    model = classifier(backbone)
+    _ = model.cell_offset
+    axes = {0: Dim("b", max=4096), 1: Dim("p", max=4096)}  # torch 2.5 wants an end
+
+    def export(given, *shapes):
+        # Not strict, as is torch's default from 2.7 on.
+        return torch.export.export(model, given, dynamic_shapes=shapes, strict=False).module()
+
+    with torch.no_grad():
+        exported = export(inputs(2), {0: axes[0]})
+        for batch in (1, 5):
+            assert_same(exported(*inputs(batch)), model(*inputs(batch)))
+        exported = export(inputs(2, 3), {0: axes[0]}, axes)
+        for batch, patches in ((1, 1), (4, 5)):
+            given = inputs(batch, patches)
+            assert_same(exported(*given), model(*given))
+
+
+@pytest.mark.skipif(torch.__version__.startswith("2.5."), reason="torch itself says it, at length")
+def test_export_before_the_offset_is_measured():
+    model = classifier()
+    with pytest.raises(ValueError) as caught:
+        torch.export.export(model, inputs(2), strict=False)
+    assert str(caught.value).startswith(
+        "Expected `backbone` to have weights, but got stand-ins: it is on the meta device, or "
+        "being exported. Before an export without patches read model.cell_offset once."
+    )
+    assert "cell_offset" not in vars(model)
+    assert model.cell_offset == measure_cell_offset(model.global_backbone, 320)
+    with pytest.raises(ValueError, match="but got stand-ins"):
+        measure_cell_offset(torch.nn.Conv2d(3, 4, 8, stride=8, device="meta"), 64)
+
+
+# --- ONNX ---
+
+
+@contextlib.contextmanager
+def unchanged(model):
+    """See that a call leaves modes, weights, gradients, hooks and random state as they are."""
+    model.train().local_backbone.eval()
+    first = next(model.parameters())
+    first.grad = torch.ones_like(first)
+    hook = model.local_head.register_forward_hook(lambda *_: None)
+    modes = [module.training for module in model.modules()]
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = torch.get_rng_state()
+    yield
+    assert modes == [module.training for module in model.modules()]
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert [name for name, p in model.named_parameters() if p.grad is not None] == [
+        next(iter(before))
+    ]
+    assert torch.equal(first.grad, torch.ones_like(first))
+    assert list(model.local_head._forward_hooks) == [hook.id]
+    model.eval()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Write each model once: a function of backbone and graph to the model and its file."""
+    folder, done = tmp_path_factory.mktemp("onnx"), {}
+
+    def file(backbone, graph):
+        if (backbone, graph) not in done:
+            weighting = "linear" if backbone == "test_vit" else "equal"
+            model = classifier(backbone, patch_weighting=weighting)
+            path = folder / f"{backbone}-{graph}.onnx"
+            printed = io.StringIO()
+            with unchanged(model), contextlib.redirect_stdout(printed), warnings.catch_warnings():
+                warnings.simplefilter("error", UserWarning)
+                export_onnx(model, path, graph=graph)
+            assert printed.getvalue() == ""
+            done[backbone, graph] = model, path
+        return done[backbone, graph]
+
+    return file
+
+
+def answer(path, *tensors):
+    """Run a file; answers by name."""
+    session = onnxruntime.InferenceSession(path)
+    wanted = [entry.name for entry in session.get_inputs()]
+    arrays = dict(zip(wanted, (tensor.numpy() for tensor in tensors), strict=True))
+    found = map(torch.from_numpy, session.run(None, arrays))
+    return dict(zip((entry.name for entry in session.get_outputs()), found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "graph"),
+    [
+        ("test_resnet", "whole"),
+        ("test_resnet", "patches"),
+        ("test_mambaout", "patches"),
+        ("test_vit", "patches"),
+    ],
+)
+def test_onnx_answers_as_eager(files, backbone, graph):
+    model, path = files(backbone, graph)
+    with torch.no_grad():
+        for batch, patches in ((1, 1), (5, 6)):
+            given = inputs(batch, patches if graph == "patches" else None)
+            found, wanted = answer(path, *given), model(*given)._asdict()
+            wanted = {name: tensor for name, tensor in wanted.items() if tensor is not None}
+            assert list(found) == list(wanted)
+            assert_same(found.values(), wanted.values())
+
+
+def test_onnx_boxes_are_those_of_propose(files):
+    model, path = files("test_resnet", "boxes")
+    images = torch.randn(3, 3, *[model.proposal_size] * 2, generator=torch.Generator())
+    assert model.proposal_size != model.image_size
+    torch.testing.assert_close(answer(path, images)["boxes"], model.propose(images))
+
+
+def test_what_stands_in_the_file(files):
+    model, path = files("test_resnet", "boxes")
+    entries = {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
+    assert entries == {
+        "class_names": NAMES,
+        "image_size": model.proposal_size,
+        "patch_size": 32,
+        "num_patches": 2,
+        "mean": list(model.data_config["mean"]),
+        "std": list(model.data_config["std"]),
+        "pixel_range": [0, 1],
+        "color_order": "RGB",
+        "interpolation": model.data_config["interpolation"],
+        "resize": "stretch",
+        "graph": "boxes",
+        "global_backbone": "test_resnet",
+        "local_backbone": "test_resnet",
+        "recurrent_attention": "0.1.0",
+    }
+    _, path = files("test_resnet", "patches")
+    proto = onnx.load(path)
+    assert str(Path(__file__).parents[1]).encode() not in path.read_bytes()  # no traces of here
+    shapes = {
+        value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        for value in (*proto.graph.input, *proto.graph.output)
+    }
+    assert shapes["images"] == ["batch", 3, 64, 64]
+    assert shapes["patches"] == ["batch", "patches_per_image", 3, 32, 32]
+    assert shapes["step_logits"] == ["batch", "patches_per_image", 2, 5]
+
+
+@pytest.fixture
+def no_export(files, monkeypatch):
+    """Let `export_onnx` take the graph of a file that is there, changed by a function."""
+
+    def install(change=lambda graph: None):
+        def translate(graph):
+            proto = onnx.load(files("test_resnet", "patches")[1])
+            change(proto.graph)
+            return proto
+
+        monkeypatch.setattr(onnx_export, "translate", translate)
+
+    return install
+
+
+def spoil(graph):
+    for tensor in graph.initializer:
+        if tensor.name.endswith("local_head.bias"):
+            values = onnx.numpy_helper.to_array(tensor) + np.float32(1)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+
+
+def test_a_file_that_answers_otherwise_is_not_written(no_export, tmp_path):
+    model, path = classifier(), tmp_path / "m.onnx"
+    path.write_bytes(b"before")
+    no_export(spoil)
+    with unchanged(model), pytest.raises(RuntimeError) as caught:
+        export_onnx(model, path, graph="patches")
+    start, _, end = str(caught.value).partition(" differ by ")
+    assert start == "Expected the ONNX graph to answer as the model does, but its `logits`"
+    assert end.endswith(" of the largest. Are the model's outputs finite?")
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [
+        ("m.onnx", b"before")
+    ]
+
+
+def test_what_torch_cannot_export(monkeypatch, tmp_path):
+    def export(*_, **__):
+        raise RuntimeError("Failed to export, \n see below") from ValueError("no such thing.\n At")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    model = classifier()
+    with unchanged(model), pytest.raises(RuntimeError) as caught:
+        export_onnx(model, tmp_path / "m.onnx")
+    assert str(caught.value) == (
+        "Expected a model that torch.onnx can export, but got ValueError: no such thing. Try "
+        "another backbone, or a newer torch."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_more_than_two_gigabytes(monkeypatch, tmp_path):
+    weights = SimpleNamespace(const_value=SimpleNamespace(nbytes=3_000_000_000))
+    graph = SimpleNamespace(initializers={"weight": weights})
+    program = SimpleNamespace(model=SimpleNamespace(graph=graph))
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: program)
+    with pytest.raises(ValueError) as caught:
+        export_onnx(classifier(), tmp_path / "m.onnx")
+    assert str(caught.value) == (
+        "Expected the weights to take less than 2 GB, the most that one ONNX file holds, but got "
+        "3.0 GB. Take a smaller backbone."
+    )
+
+
+def test_what_is_not_taken(tmp_path, monkeypatch):
+    model, path = classifier(), tmp_path / "m.onnx"
+    half = copy.deepcopy(model).half()
+    for call, error, message in (
+        (
+            lambda: export_onnx(torch.compile(model), path),
+            TypeError,
+            "Expected `model` to be a TwoStreamClassifier, but got OptimizedModule. Pass the model "
+            "that was compiled.",
+        ),
+        (
+            lambda: export_onnx(model, path, graph="all"),
+            ValueError,
+            "Expected `graph` to be one of whole, patches, boxes, but got 'all'.",
+        ),
+        (
+            lambda: export_onnx(half, path),
+            TypeError,
+            "Expected `model` to be in torch.float32, but got torch.float16. Export a copy: "
+            "copy.deepcopy(model).float().",
+        ),
+        (
+            lambda: export_onnx(model, tmp_path),
+            IsADirectoryError,
+            f"Expected `path` to be a file, but {tmp_path} is a folder.",
+        ),
+        (
+            lambda: export_onnx(model, tmp_path / "none" / "m.onnx"),
+            FileNotFoundError,
+            f"Expected `path` to be in an existing folder, but there is no {tmp_path / 'none'}. "
+            "Create it first.",
+        ),
+    ):
+        with pytest.raises(error) as caught:
+            call()
+        assert str(caught.value) == message
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ImportError) as caught:
+        export_onnx(model, path)
+    assert str(caught.value) == (
+        "Expected onnxscript to export with, but it is not installed. Run: pip install "
+        "'recurrent-attention[onnx]'"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- examples/run_onnx.py ---
+
+
+@pytest.fixture(scope="module")
+def script():
+    spec = importlib.util.spec_from_file_location("run_onnx", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_example_needs_no_torch():
+    imports = re.findall(r"^(?:import|from) (\w+)", SCRIPT.read_text("utf-8"), re.MULTILINE)
+    roots = {*imports}
+    assert roots <= {*sys.stdlib_module_names, "numpy", "onnxruntime", "PIL"}
+
+
+def test_the_example_answers_as_predict(script, files, tmp_path, capsys):
+    picture = Image.new("RGB", (150, 110), "olive")
+    draw = ImageDraw.Draw(picture)
+    draw.ellipse((80, 20, 130, 70), "crimson")
+    draw.rectangle((10, 60, 50, 100), "white")
+    path = tmp_path / "picture.png"
+    picture.save(path)
+    (model, patches), (_, boxes) = (files("test_resnet", graph) for graph in ("patches", "boxes"))
+    wanted = model.predict(path)
+    found = script.main([str(path), str(patches), str(boxes)])
+    assert tuple(name for name, _ in found) == wanted.class_names
+    assert [p for _, p in found] == pytest.approx(wanted.probabilities, abs=1e-4)
+    assert wanted.class_names[0] in capsys.readouterr().out.splitlines()[0]
+    alone = script.main([str(path), str(files("test_resnet", "whole")[1])])
+    assert len(alone) == 5
+    with pytest.raises(ValueError) as caught:
+        script.main([str(path), str(patches)])
+    assert str(caught.value) == 'Expected a file of graph="boxes" beside one of graph="patches".'
