@@ -8,7 +8,8 @@ with random weights, in small sizes where it takes them. The page docs/backbones
 what was found. Nothing is downloaded.
 
 Two processes of one thread each; a model that takes longer than --limit is given up. Results are
-kept line by line in --results, and a sweep that was interrupted goes on from there.
+kept line by line in --results, and a sweep that was interrupted goes on from there; remove the file
+after a change of the package.
 """
 
 import argparse
@@ -18,13 +19,13 @@ import os
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
+from backbones_page import STEPS, Row, Task, page, works
 from tqdm import tqdm
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss, check_backbone
@@ -33,11 +34,7 @@ from recurrent_attention.whole_file import whole_file
 ROOT = Path(__file__).parents[1]
 CLASSES, BATCH = 7, 32  # of the check
 SMALL = (192, 96)  # sides to try out with; cells of 32 pixels fill both
-STEPS = ("trained", "saved and loaded", "explained")
 VERSIONS = {"torch": torch.__version__.partition("+")[0], "timm": timm.__version__}
-
-Task = tuple[Any, ...]  # what to do, and its arguments
-Row = dict[str, Any]  # what was found
 
 
 # --- one model ---
@@ -154,15 +151,20 @@ class Worker:
                 return row
         except (EOFError, ConnectionResetError):
             self.process.join()
-            return {"reason": f"Its process ended with exit code {self.process.exitcode}."}
+            return given_up(f"Its process ended with exit code {self.process.exitcode}.")
         if time.monotonic() - self.started > limit:
             self.end()
-            return {"reason": f"It took more than {limit:.0f} seconds."}
+            return given_up(f"It took more than {limit:.0f} seconds.")
         return None
 
     def end(self) -> None:
         self.process.kill()
         self.process.join()
+
+
+def given_up(reason: str) -> Row:
+    """A row that the next sweep does not take for granted."""
+    return {"reason": reason, "given up": True}
 
 
 def run_all(tasks: list[Task], processes: int, limit: float) -> Iterator[tuple[Task, Row]]:
@@ -209,110 +211,13 @@ def read(results: Path) -> dict[Task, Row]:
             entry = json.loads(line)
         except json.JSONDecodeError:
             continue
-        if entry["versions"] == VERSIONS:
+        if entry["versions"] == VERSIONS and "given up" not in entry["row"]:
             found[tuple(entry["task"])] = entry["row"]
     return found
 
 
-# --- the page ---
-
-
-def page(modules: dict[str, list[str]], checks: dict[Task, Row], tries: dict[Task, Row]) -> str:
-    rows = {task[1]: row for task, row in checks.items()}
-    failed = {name: row["reason"] for name, row in rows.items() if not works(row)}
-    usual = sum(works(row) and row["size_note"] is None for row in rows.values())
-    working = len(rows) - len(failed)
-    through = sum(all(cell(row, step) == "yes" for step in STEPS) for row in tries.values())
-    parts = [
-        "# Every timm backbone",
-        "Written by `python benchmarks/backbones.py`, with "
-        + ", ".join(f"{library} {version}" for library, version in VERSIONS.items())
-        + ". For a single name, and other sizes or batches: "
-        "`python -m recurrent_attention.backbone NAME` ([any backbone](guides/backbones.md)).",
-        f"**{working:,} of {len(rows):,} names** ({working / len(rows):.1%}) work as both streams: "
-        f"`TwoStreamClassifier(name, num_classes={CLASSES})` is built on the meta device, and the "
-        f"forward pass of a training step runs there. {usual:,} of them take images of 448 and "
-        "patches of 224 pixels; the others take the size that they were made for, where possible "
-        f"doubled for the image. **{through} of {len(modules)} modules** work with real numbers; "
-        "tried is the model of each that has the fewest parameters.",
-        "## With real numbers",
-        "Random weights and noise, batches of two. Trained: one step, after which each parameter "
-        "that requires a gradient has a finite one. Saved and loaded: the logits are equal bit for "
-        "bit. Explained: finite maps of the right sizes, with a patch that the model itself "
-        "proposed.",
-        table(
-            ("module", "model", "image/patch", *STEPS),
-            [
-                (
-                    f"[{module}](#{module})",
-                    task[1],
-                    f"{task[2]}/{task[3]}",
-                    *(cell(row, step) for step in STEPS),
-                )
-                for module, (task, row) in zip(modules, tries.items(), strict=True)
-            ],
-        ),
-        "## What does not work",
-        table(("model", "reason"), list(failed.items()))
-        if failed
-        else "Nothing of what timm names.",
-        "## All names",
-        "Side of image and patch in pixels; sides of their maps in cells; channels; parameters of "
-        "the whole model in millions; billions of multiply-adds of an image and of a patch in the "
-        "backbone (convolutions and matrix products); gigabytes that a training step of "
-        f"{BATCH} images with one patch each takes in float32 (weights, gradients, AdamW's "
-        "averages, and what is kept for the backward pass). Counted by shape, not measured.",
-    ]
-    for module, names in modules.items():
-        listed = [line(name, rows[name]) for name in names if works(rows[name])]
-        if listed:
-            parts += [f"### {module}", table(HEADS, listed)]
-    return "\n\n".join(parts) + "\n"
-
-
-HEADS = ("model", "pixels", "cells", "channels", "M parameters", "GMACs", "GB a step")
-
-
-def line(name: str, row: Row) -> tuple[str, ...]:
-    image, patch = row["image"], row["patch"]
-    channels = dict.fromkeys((image["channels"], patch["channels"]))
-    return (
-        name,
-        f"{image['size']}/{patch['size']}",
-        f"{side(image)}/{side(patch)}",
-        "/".join(map(str, channels)),
-        f"{row['parameters'] / 1e6:.1f}",
-        f"{short(image['macs'] / 1e9)}/{short(patch['macs'] / 1e9)}",
-        short(row["step_bytes"] / 1e9),
-    )
-
-
-def side(stream: Row) -> str:
-    height, width = stream["map_size"]
-    return str(height) if height == width else f"{height}x{width}"
-
-
-def short(number: float) -> str:
-    """Three digits, as far as there are any before the point."""
-    return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:.0f}"
-
-
-def works(row: Row) -> bool:
-    return row["reason"] is None
-
-
 def sizes_of(row: Row) -> tuple[int, int]:
     return (row["image"]["size"], row["patch"]["size"]) if works(row) else (448, 224)
-
-
-def cell(row: Row, step: str) -> str:
-    return row.get("reason") or row[step] or "yes"
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heads = list(heads)
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in lines)
 
 
 def main() -> None:
@@ -352,7 +257,7 @@ def main() -> None:
         ],
         *options,
     )
-    written = page(modules, checks, tries)
+    written = page(modules, checks, tries, VERSIONS, classes=CLASSES, batch=BATCH)
     if args.modules:
         print(written)
         return

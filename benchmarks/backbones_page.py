@@ -1,0 +1,108 @@
+"""The page docs/backbones.md, from what benchmarks/backbones.py found."""
+
+from collections.abc import Iterable
+from typing import Any
+
+Task = tuple[Any, ...]  # what to do, and its arguments
+Row = dict[str, Any]  # what was found
+STEPS = ("trained", "saved and loaded", "explained")
+HEADS = ("model", "pixels", "cells", "channels", "M parameters", "GMACs", "GB a step")
+
+
+def works(row: Row) -> bool:
+    return row["reason"] is None
+
+
+def page(
+    modules: dict[str, list[str]],
+    checks: dict[Task, Row],
+    tries: dict[Task, Row],
+    versions: dict[str, str],
+    *,
+    classes: int,
+    batch: int,
+) -> str:
+    rows = {task[1]: row for task, row in checks.items()}
+    failed = {name: row["reason"] for name, row in rows.items() if not works(row)}
+    usual = sum(works(row) and row["size_note"] is None for row in rows.values())
+    working = len(rows) - len(failed)
+    through = sum(all(cell(row, step) == "yes" for step in STEPS) for row in tries.values())
+    parts = [
+        "# Every timm backbone",
+        "Written by `python benchmarks/backbones.py`, with "
+        + ", ".join(f"{library} {version}" for library, version in versions.items())
+        + ". For a single name, and other sizes or batches: "
+        "`python -m recurrent_attention.backbone NAME` ([any backbone](guides/backbones.md)).",
+        f"**{working:,} of {len(rows):,} names** ({working / len(rows):.1%}) work as both streams: "
+        f"`TwoStreamClassifier(name, num_classes={classes})` is built on the meta device, and the "
+        f"forward pass of a training step runs there. {usual:,} of them take images of 448 and "
+        "patches of 224 pixels; the others take the size that they were made for, where possible "
+        f"doubled for the image. **{through} of {len(modules)} modules** work with real numbers; "
+        "tried is the model of each that has the fewest parameters.",
+        "## With real numbers",
+        "Random weights and noise, batches of two. Trained: one step, after which each parameter "
+        "that requires a gradient has a finite one. Saved and loaded: the logits are equal bit for "
+        "bit. Explained: finite maps of the right sizes, with a patch that the model itself "
+        "proposed.",
+        table(
+            ("module", "model", "image/patch", *STEPS),
+            [
+                (
+                    f"[{module}](#{module})",
+                    task[1],
+                    f"{task[2]}/{task[3]}",
+                    *(cell(row, step) for step in STEPS),
+                )
+                for module, (task, row) in zip(modules, tries.items(), strict=True)
+            ],
+        ),
+        "## What does not work",
+        table(("model", "reason"), list(failed.items()))
+        if failed
+        else "Nothing of what timm names.",
+        "## All names",
+        "Side of image and patch in pixels; sides of their maps in cells; channels; parameters of "
+        "the whole model in millions; billions of multiply-adds of an image and of a patch in the "
+        "backbone (convolutions and matrix products); gigabytes that a training step of "
+        f"{batch} images with one patch each takes in float32 (weights, gradients, AdamW's "
+        "averages, and what is kept for the backward pass). Counted by shape, not measured.",
+    ]
+    for module, names in modules.items():
+        listed = [line(name, rows[name]) for name in names if works(rows[name])]
+        if listed:
+            parts += [f"### {module}", table(HEADS, listed)]
+    return "\n\n".join(parts) + "\n"
+
+
+def line(name: str, row: Row) -> tuple[str, ...]:
+    image, patch = row["image"], row["patch"]
+    channels = dict.fromkeys((image["channels"], patch["channels"]))
+    return (
+        name,
+        f"{image['size']}/{patch['size']}",
+        f"{side(image)}/{side(patch)}",
+        "/".join(map(str, channels)),
+        f"{row['parameters'] / 1e6:.1f}",
+        f"{short(image['macs'] / 1e9)}/{short(patch['macs'] / 1e9)}",
+        short(row["step_bytes"] / 1e9),
+    )
+
+
+def side(stream: Row) -> str:
+    height, width = stream["map_size"]
+    return str(height) if height == width else f"{height}x{width}"
+
+
+def short(number: float) -> str:
+    """Three digits, as far as there are any before the point."""
+    return f"{number:.2f}" if number < 10 else f"{number:.1f}" if number < 100 else f"{number:.0f}"
+
+
+def cell(row: Row, step: str) -> str:
+    return row.get("reason") or row[step] or "yes"
+
+
+def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    heads = list(heads)
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in lines)
