@@ -54,8 +54,8 @@ def export_onnx(
     Example:
         >>> import tempfile
         >>> model = TwoStreamClassifier("test_resnet", num_classes=7, image_size=64, patch_size=32)
-        >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
-        ...     export_onnx(model, Path(folder) / "model.onnx")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     export_onnx(model, Path(folder) / "boxes.onnx", graph="boxes")
     """
     path = Path(path)
     _check(model, path, graph)
