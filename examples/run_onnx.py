@@ -57,7 +57,8 @@ def load(path: Path) -> tuple[onnxruntime.InferenceSession, dict]:
 
 def view(picture: Image.Image, box: tuple, size: int, look: dict) -> np.ndarray:
     """Cut a box (x0, y0, x1, y1) out, resize it to a square, and normalise it: (3 size size)."""
-    cut = picture.resize((size, size), Image.Resampling[look["interpolation"].upper()], box=box)
+    cut = picture.crop(tuple(round(corner) for corner in box))  # at whole pixels
+    cut = cut.resize((size, size), Image.Resampling[look["interpolation"].upper()])
     pixels = np.asarray(cut, np.float32) / 255
     normal = (pixels - np.float32(look["mean"])) / np.float32(look["std"])
     return normal.transpose(2, 0, 1)

@@ -544,3 +544,9 @@ def test_a_stem_whose_backward_pass_damages_memory_stays_as_it_is():
     for _ in range(3):
         backbone(images).mean().backward()
     assert all(bool(weight.grad.isfinite().all()) for weight in backbone.parameters())
+
+
+def test_weights_of_five_axes_stay_as_they_are():
+    backbone = FeatureBackbone("lambda_resnet26t", img_size=64)
+    assert any(weight.ndim == 5 for weight in backbone.parameters())
+    assert lies_channels_last(backbone)

@@ -100,8 +100,9 @@ class FeatureBackbone(nn.Module):
         self.data_config: dict[str, Any] = resolve_input_data_config(
             self.model, {"input_size": (in_chans, img_size, img_size)}
         )
-        if self.channels_last:
-            self.to(memory_format=torch.channels_last)
+        for parameter in self.parameters() if self.channels_last else ():
+            if parameter.ndim == 4:  # Module.to would refuse others, such as Conv3d's
+                parameter.data = parameter.data.to(memory_format=torch.channels_last)
 
     def _adapt(self, final_pool: bool) -> None:
         """Find out where the model keeps its map, and take out what does not reach it.
