@@ -200,8 +200,7 @@ class TwoStreamClassifier(
         global_map = self.global_backbone(images)
         boxes = proposal.boxes_of_map(self, global_map, images)
         local_maps = self._local_maps(crop_patches(images, boxes, size=self.patch_size))
-        output = self.classify(TwoStreamFeatures(global_map, local_maps))
-        return TwoStreamOutput(*output[:-1], boxes)  # older torch.compile knows no _replace
+        return self.classify(TwoStreamFeatures(global_map, local_maps), boxes=boxes)
 
     def encode(self, images: Tensor, patches: Tensor) -> TwoStreamFeatures:
         """Run the two backbones and leave the heads out.
@@ -219,12 +218,15 @@ class TwoStreamClassifier(
         self.local_backbone.check(patches.flatten(0, 1), name="patches")
         return TwoStreamFeatures(self.global_backbone(images), self._local_maps(patches))
 
-    def classify(self, features: TwoStreamFeatures) -> TwoStreamOutput:
+    def classify(
+        self, features: TwoStreamFeatures, *, boxes: Tensor | None = None
+    ) -> TwoStreamOutput:
         """Run the heads of both streams on what the backbones saw.
 
         Args:
             features: of `encode`, or their means over h w, which answer the same; only with
                 `global_head="conv"` the global map is needed whole.
+            boxes: (b p 4) that are handed on.
 
         Returns:
             `TwoStreamOutput`.
@@ -235,7 +237,7 @@ class TwoStreamClassifier(
         looks = look(self.attention, lambda seen: self.local_head(self.drop(seen)), local_features)
         local_logits = looks.logits()
         fused = global_logits + self.fusion_weight * local_logits
-        return TwoStreamOutput(fused, global_logits, local_logits, *looks)
+        return TwoStreamOutput(fused, global_logits, local_logits, *looks, boxes)
 
     def classify_global(self, features: Tensor) -> Tensor:
         """Run the global stream's head alone.
