@@ -173,6 +173,9 @@ def test_export_before_the_offset_is_measured():
 
 # --- ONNX ---
 
+OLD = tuple(map(int, torch.__version__.split(".")[:2])) < onnx_export.OLDEST_TORCH
+not_with_old_torch = pytest.mark.skipif(OLD, reason="this torch is too old for export_onnx")
+
 
 @contextlib.contextmanager
 def unchanged(model):
@@ -200,6 +203,8 @@ def unchanged(model):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Write each model once: a function of backbone and graph to the model and its file."""
+    if OLD:
+        pytest.skip("this torch is too old for export_onnx")
     folder, done = tmp_path_factory.mktemp("onnx"), {}
 
     def file(backbone, graph):
@@ -319,6 +324,7 @@ def test_a_file_that_answers_otherwise_is_not_written(no_export, tmp_path):
     assert [(file.name, file.stat().st_size) for file in tmp_path.iterdir()] == [("m.onnx", 6)]
 
 
+@not_with_old_torch
 def test_what_torch_cannot_export(monkeypatch, tmp_path):
     def export(*_, **__):
         raise RuntimeError("Failed to export, \n see below") from ValueError("no such thing.\n At")
@@ -334,6 +340,7 @@ def test_what_torch_cannot_export(monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@not_with_old_torch
 def test_a_model_of_more_than_two_gigabytes(monkeypatch, tmp_path):
     weights = SimpleNamespace(const_value=SimpleNamespace(nbytes=3_000_000_000))
     graph = SimpleNamespace(initializers={"weight": weights})
@@ -347,6 +354,7 @@ def test_a_model_of_more_than_two_gigabytes(monkeypatch, tmp_path):
     )
 
 
+@not_with_old_torch
 def test_what_is_not_taken(tmp_path, monkeypatch):
     model, path = classifier(), tmp_path / "m.onnx"
     half = copy.deepcopy(model).half()
@@ -390,6 +398,10 @@ def test_what_is_not_taken(tmp_path, monkeypatch):
         "Expected onnxscript to export with, but it is not installed. Run: pip install "
         "'recurrent-attention[onnx]'"
     )
+    monkeypatch.setattr(torch, "__version__", "2.7.1+cpu")
+    with pytest.raises(ImportError) as caught:
+        export_onnx(model, path)
+    assert str(caught.value) == ("Expected torch 2.8 or newer to export with, but got 2.7.1+cpu.")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -430,6 +442,7 @@ def test_the_example_answers_as_predict(script, files, tmp_path, capsys):
     assert str(caught.value) == 'Expected a file of graph="boxes" beside one of graph="patches".'
 
 
+@not_with_old_torch
 @pytest.mark.data
 def test_the_example_answers_as_predict_on_a_real_bird(script, real_data, tmp_path):
     weights = {"file": str(real_data / "weights" / "mobilenetv2_100.safetensors")}
