@@ -51,7 +51,7 @@ def boxes_of_map(model: "TwoStreamClassifier", global_map: Tensor, images: Tenso
         saliency(rearrange(cell_logits, "b h w k -> b k h w")),
         (images.shape[2], images.shape[3]),
         model.num_patches,
-        model.constant_cell_offset(id(model)),
+        float(model.constant_cell_offset(id(model))),
     )
 
 
@@ -112,7 +112,7 @@ def cell_offset(model: "TwoStreamClassifier") -> float:
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def constant_cell_offset(model: "TwoStreamClassifier", identity: int) -> float:
+def constant_cell_offset(model: "TwoStreamClassifier", identity: int) -> str:
     """Tell `model.cell_offset` to a graph: `torch.compile` calls this instead of looking into it.
 
     Args:
@@ -121,9 +121,9 @@ def constant_cell_offset(model: "TwoStreamClassifier", identity: int) -> float:
             `torch.compile` would use it for every model of the same layers.
 
     Returns:
-        `model.cell_offset`.
+        `model.cell_offset` as text: torch 2.6 takes no number for a constant.
     """
-    return model.cell_offset
+    return str(model.cell_offset)
 
 
 def local_cell_offset(model: "TwoStreamClassifier") -> float:
