@@ -1,7 +1,8 @@
 """The page docs/backbones.md, from what benchmarks/backbones.py found."""
 
-from collections.abc import Iterable
 from typing import Any
+
+from timing import table
 
 Task = tuple[Any, ...]  # what to do, and its arguments
 Row = dict[str, Any]  # what was found
@@ -100,9 +101,3 @@ def short(number: float) -> str:
 
 def cell(row: Row, step: str) -> str:
     return row.get("reason") or row[step] or "yes"
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    heads = list(heads)
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join("| " + " | ".join(x.replace("|", "\\|") for x in row) + " |" for row in lines)

@@ -9,16 +9,13 @@ the same on every device; and by how much a picture raises the peak of a trainin
 
 import argparse
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import torch
+from timing import MB, in_a_process, status, table
 from tqdm import tqdm
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss
 
-MB = 1e6
 BATCHES = (1, 3)  # two points of a straight line
 
 
@@ -50,20 +47,13 @@ def step(model: TwoStreamClassifier, batch: int, num_patches: int, precision: st
     return sum(kept.values())
 
 
-def peak_of_a_process(*arguments: str) -> float:
-    """Run one step in a process of its own; give its peak in megabytes."""
-    done = subprocess.run(
-        [sys.executable, __file__, "--step", *arguments], capture_output=True, text=True, check=True
-    )
-    return float(done.stdout)
-
-
 def measure(backbone: str, num_patches: int, precision: str) -> dict[str, float | int | str]:
     model = build(backbone)
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     kept = [step(model, batch, num_patches, precision) for batch in BATCHES]
     peaks = [
-        peak_of_a_process(backbone, str(batch), str(num_patches), precision) for batch in BATCHES
+        in_a_process(__file__, "--step", backbone, str(batch), str(num_patches), precision)
+        for batch in BATCHES
     ]
     more = BATCHES[1] - BATCHES[0]
     return {
@@ -86,14 +76,11 @@ def main() -> None:
     if args.step:
         backbone, batch, num_patches, precision = args.step
         step(build(backbone), int(batch), int(num_patches), precision)
-        status = Path("/proc/self/status").read_text()  # getrusage would count the parent's peak
-        print(int(status.partition("VmHWM:")[2].split()[0]) * 1024 / MB)
+        print(status("VmHWM"))  # getrusage would count the parent's peak
         return
     cases = [(b, p, c) for b in args.backbones for p in (1, 4) for c in ("fp32", "bf16")]
     rows = [measure(*case) for case in tqdm(cases)]
-    print("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
-    for row in rows:
-        print("| " + " | ".join(map(str, row.values())) + " |")
+    print(table(rows[0], (row.values() for row in rows)))
     print(json.dumps({"torch": torch.__version__, "rows": rows}))
 
 

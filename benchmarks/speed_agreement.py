@@ -1,5 +1,6 @@
 """Do fast settings answer the same? A trained model on real test pictures. See speed.py."""
 
+import copy
 from pathlib import Path
 
 import torch
@@ -38,14 +39,14 @@ def measure(data: Path, run_dir: Path) -> str:
         num_patches=model.num_patches,
         **look,
     )
+    models = [copy.deepcopy(model).to(memory_format=layout) for _, layout, _ in SETTINGS]
     answers: dict[str, list[torch.Tensor]] = {name: [] for name, _, _ in SETTINGS}
     labels = []
     for images, patches, label, _ in tqdm(DataLoader(views, 1), desc="agreement", leave=False):
         labels.append(label)
-        for name, layout, half in SETTINGS:
-            model.to(memory_format=layout)
+        for laid_out, (name, _, half) in zip(models, SETTINGS, strict=True):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                answers[name].append(model(images, patches).logits.float())
+                answers[name].append(laid_out(images, patches).logits.float())
     target = torch.cat(labels)
     logits = {name: torch.cat(rows) for name, rows in answers.items()}
     first = logits[SETTINGS[0][0]]

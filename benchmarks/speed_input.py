@@ -12,7 +12,8 @@ from timing import Run, interleave, median, ratio, table
 from torch import Tensor
 from torchvision import transforms
 
-from recurrent_attention.data import Pictures, TwoStreamDataset, pictures_under
+from recurrent_attention.data import Pictures, TwoStreamDataset, open_picture, pictures_under
+from recurrent_attention.reading import picture_size
 from recurrent_attention.views import cut_view, pixels_of
 
 COUNT = 60  # pictures of each size
@@ -109,18 +110,13 @@ def _difference(files: list[Path], reduction: int) -> tuple[str, int, str, str]:
     """Compare views of half the pixels that a reduced decoding leaves with those of a whole one."""
     differences = []
     for file in files:
-        whole, reduced = Image.open(file), Image.open(file)
-        reduced.draft("RGB", tuple(side // reduction for side in whole.size))
-        size = min(whole.size) // reduction // 2
-        views = [
-            cut_view(pixels_of(picture.convert("RGB")), _all_of(picture), size, std=(1 / 255,) * 3)
-            for picture in (whole, reduced)
-        ]
+        size = min(picture_size(file)) // reduction // 2
+        views = []
+        for part in (1, reduction):
+            picture = open_picture(file, reduction=part)
+            whole = torch.tensor([0, 0, *picture.size])
+            views.append(cut_view(pixels_of(picture), whole, size, std=(1 / 255,) * 3))
         differences.append((views[0] - views[1]).abs().flatten())
     levels = torch.cat(differences)
     highest = levels.kthvalue(int(0.999 * len(levels))).values
     return f"1/{reduction}", size, f"{levels.mean():.2f}", f"{highest:.0f}"
-
-
-def _all_of(picture: Image.Image) -> Tensor:
-    return torch.tensor([0, 0, *picture.size])

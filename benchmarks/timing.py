@@ -47,9 +47,9 @@ def peak_of(run: Run) -> float:
         run()
         return (torch.cuda.max_memory_allocated() - before) / MB
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts from what is there now
-    before = _status("VmRSS")
+    before = status("VmRSS")
     run()
-    return _status("VmHWM") - before
+    return status("VmHWM") - before
 
 
 def in_a_process(script: str | Path, *arguments: str) -> float:
@@ -60,14 +60,15 @@ def in_a_process(script: str | Path, *arguments: str) -> float:
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [list(map(str, heads)), *(list(map(str, row)) for row in rows)]
+    lines = [[str(cell).replace("|", "\\|") for cell in line] for line in (heads, *rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _status(name: str) -> float:
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition(f"{name}:")[2].split()[0]) * 1024 / MB
+def status(name: str) -> float:
+    """Read one of the sizes that the system keeps of this process, in MB."""
+    sizes = Path("/proc/self/status").read_text()
+    return int(sizes.partition(f"{name}:")[2].split()[0]) * 1024 / MB
 
 
 def _wait_for_device() -> None:

@@ -159,18 +159,26 @@ def _decoded(picture: Image.Image, reduction: int) -> Image.Image:
     """Decode a picture that was just opened and belongs to nobody else."""
     if reduction > 1:
         picture.draft("RGB", (picture.width // reduction, picture.height // reduction))
-    picture.load()
-    plain = picture.mode == "RGB" and "transparency" not in picture.info
-    if plain and _orientation(picture) == 1:  # the usual case: a copy takes as long as decoding
-        picture.info = {}
-        return picture
-    return _upright_rgb(picture)
+    return _upright_rgb(picture, copy=False)
 
 
-def _upright_rgb(picture: Image.Image) -> Image.Image:
+def _upright_rgb(picture: Image.Image, *, copy: bool = True) -> Image.Image:
+    """Give a copy, or the picture itself where it is so already: a copy takes as long as decoding.
+
+    Args:
+        picture: of any mode.
+        copy: False if nobody else has the picture.
+
+    Returns:
+        The upright RGB picture.
+    """
     picture.load()  # of a TIFF file this turns it, so ask for the orientation afterwards
     turn = _TURNS.get(_orientation(picture))
-    rgb = _as_rgb(picture if turn is None else picture.transpose(turn))
+    ready = picture.mode == "RGB" and "transparency" not in picture.info and turn is None
+    if ready and not copy:
+        rgb = picture
+    else:
+        rgb = _as_rgb(picture if turn is None else picture.transpose(turn))
     rgb.info = {}  # it holds the old orientation, which a second reader would apply again
     return rgb
 

@@ -92,29 +92,10 @@ class _FusedAttention(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is F.scaled_dot_product_attention and _can_be_fused(*args, **kwargs):
-            return _fused_attention(*args, **kwargs)
-        return func(*args, **kwargs)
-
-
-def _can_be_fused(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    *,
-    enable_gqa: bool = False,
-    **_: Any,
-) -> bool:
-    return (
-        query.ndim == key.ndim == value.ndim == 4
-        and query.shape[3] == value.shape[3]
-        and dropout_p == 0
-        and not enable_gqa
-        and not (attn_mask is not None and (is_causal or attn_mask.requires_grad))
-    )
+        fused = None
+        if func is F.scaled_dot_product_attention:
+            fused = _fused_attention(*args, **kwargs)
+        return func(*args, **kwargs) if fused is None else fused
 
 
 def _fused_attention(
@@ -126,9 +107,19 @@ def _fused_attention(
     is_causal: bool = False,
     *,
     scale: float | None = None,
-    **_: Any,
-) -> Any:
+    enable_gqa: bool = False,
+) -> Tensor | None:
+    """Call the kernel; None where torch would not."""
+    if (
+        not query.ndim == key.ndim == value.ndim == 4
+        or query.shape[3] != value.shape[3]
+        or dropout_p != 0
+        or enable_gqa
+        or (attn_mask is not None and (is_causal or attn_mask.requires_grad))
+    ):
+        return None
     mask = None if attn_mask is None else attn_mask.to(query.dtype)  # as torch does with booleans
+    output: Tensor
     output, _ = _FUSED(query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale)
     return output
 

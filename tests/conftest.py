@@ -1,5 +1,6 @@
 """What several test files share: small data sets, and the real birds where they are."""
 
+import importlib.util
 import threading
 from pathlib import Path
 
@@ -11,6 +12,20 @@ from PIL import Image
 from recurrent_attention.data import Pictures
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def example():
+    """Import a script of examples/ by its name."""
+
+    def load(name):
+        path = Path(__file__).parents[1] / "examples" / f"{name}.py"
+        spec = importlib.util.spec_from_file_location(name, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope="session")

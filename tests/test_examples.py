@@ -1,9 +1,7 @@
 """The main job, end to end on a handful of drawn birds, and what it refuses."""
 
-import importlib.util
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -18,15 +16,10 @@ from recurrent_attention.data import (
 )
 from recurrent_attention.training.loop import TrainingLoop
 
-SCRIPT = Path(__file__).parents[1] / "examples" / "cub_reproduce.py"
-
 
 @pytest.fixture(scope="module")
-def job():
-    spec = importlib.util.spec_from_file_location("cub_reproduce", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def job(example):
+    return example("cub_reproduce")
 
 
 @pytest.fixture(scope="module")
@@ -197,16 +190,9 @@ def test_unreadable_pictures_stop_the_job_or_are_counted(job, drawn, tmp_path, c
     assert result["test_images"] == 19
 
 
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, SCRIPT.parent / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_own_dataset_from_pictures_to_an_explained_one(drawn, tmp_path, capsys):
+def test_own_dataset_from_pictures_to_an_explained_one(example, drawn, tmp_path, capsys):
     """A folder per class, a saved model, patches for more pictures, and one explained again."""
-    run = load("own_dataset").main(
+    run = example("own_dataset").main(
         [str(drawn / "images"), "--backbone", "test_resnet", "--weights", "none", "--image-size",
          "64", "--patch-size", "32", "--epochs", "1", "--run-dir", str(tmp_path / "run")]
     )  # fmt: skip
@@ -216,7 +202,7 @@ def test_own_dataset_from_pictures_to_an_explained_one(drawn, tmp_path, capsys):
     picture = sorted((drawn / "images").rglob("*.jpg"))[0]
 
     out = tmp_path / "again.png"
-    load("explain_image").main(
+    example("explain_image").main(
         [str(picture), "--model", str(run / "model"), "--out", str(out), "--target", "3"]
     )
     printed = capsys.readouterr().out
@@ -225,7 +211,7 @@ def test_own_dataset_from_pictures_to_an_explained_one(drawn, tmp_path, capsys):
         assert image.width > 500
 
     folder, file = drawn / "images" / "001.Red_billed_Finch", tmp_path / "boxes.json"
-    load("propose_patches").main(
+    example("propose_patches").main(
         [str(folder), "--model", str(run / "model"), "--num-patches", "2", "--out", str(file)]
     )
     found = json.loads(file.read_text())["boxes"]
@@ -237,9 +223,9 @@ def test_own_dataset_from_pictures_to_an_explained_one(drawn, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["explain_image", "propose_patches"])
-def test_examples_without_a_model(name, drawn, tmp_path):
+def test_examples_without_a_model(example, name, drawn, tmp_path):
     with pytest.raises(FileNotFoundError, match="^Expected a saved model in "):
-        load(name).main([str(drawn / "images"), "--model", str(tmp_path)])
+        example(name).main([str(drawn / "images"), "--model", str(tmp_path)])
 
 
 def test_missing_weights(job, small, tmp_path):

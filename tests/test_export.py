@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import importlib.util
 import io
 import json
 import re
@@ -409,11 +408,8 @@ def test_what_is_not_taken(tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def script():
-    spec = importlib.util.spec_from_file_location("run_onnx", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(example):
+    return example("run_onnx")
 
 
 def test_the_example_needs_no_torch():
