@@ -9,12 +9,14 @@ must be whole, and no checkpoint may be lost.
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +29,7 @@ from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.training import Recipe, RunFolder, fit, loop
 
 KILLS_PER_RUN = 5
+SECONDS = 600  # a child that takes longer hangs
 RECIPE = Recipe(epochs=8, batch_size=4, seed=3)
 
 
@@ -69,6 +72,8 @@ def start(data, run_dir: Path) -> int:
     child = os.fork()
     if child:
         return child
+    # The bars' lock is shared with every fork: a child killed while it holds it stops all others.
+    tqdm.set_lock(threading.RLock())
     try:
         train(data, run_dir)
     except BaseException as error:  # this child must not go on as a second parent
@@ -90,12 +95,15 @@ def wait(child: int, seconds: float) -> int | None:
 
 def wait_for_a_save(child: int, run_dir: Path) -> bool:
     """Wait until the child is writing a file beside its place; False if it ended before."""
-    while True:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
         for folder in (run_dir / "checkpoints", run_dir / "model"):
             if any(folder.glob(".*.part")):
                 return True
         if wait(child, 0.0002) is not None:
             return False
+    os.kill(child, signal.SIGABRT)  # faulthandler tells where it stood
+    raise AssertionError(f"the child neither saved nor ended within {SECONDS} seconds")
 
 
 def look(run_dir: Path, steps_before: list[int]) -> list[int]:
@@ -138,6 +146,7 @@ def main() -> None:
     parser.add_argument("--inside-saves", type=int, default=15, help="of them (default: 15)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     args = parser.parse_args()
+    faulthandler.enable()
     loop.CHECKPOINT_SECONDS = 0.05  # within an epoch too
     chance = random.Random(args.seed)
     kinds = ["inside"] * args.inside_saves + ["anywhere"] * (args.kills - args.inside_saves)
@@ -147,7 +156,7 @@ def main() -> None:
         (folder / "pictures").mkdir()
         data = make_data(folder / "pictures")
         started = time.monotonic()
-        assert wait(start(data, folder / "peace"), 600) == 0
+        assert wait(start(data, folder / "peace"), SECONDS) == 0
         length = time.monotonic() - started
         done = {"inside": 0, "anywhere": 0}
         runs, equal, checkpoints = 0, 0, 0
@@ -173,7 +182,7 @@ def main() -> None:
                     steps = look(run_dir, steps)
                     checkpoints += bool(steps)
             else:
-                assert wait(start(data, run_dir), 600) == 0
+                assert wait(start(data, run_dir), SECONDS) == 0
             equal += same(run_dir, folder / "peace")
         bar.close()
     print(
