@@ -1,9 +1,9 @@
 r"""Compile and export two-stream models of many backbones, and compare each answer with eager.
 
-    OMP_NUM_THREADS=1 python benchmarks/export.py              the models of docs/guides/export.md
-    OMP_NUM_THREADS=1 python benchmarks/export.py NAME ...     others
+    OMP_NUM_THREADS=1 python benchmarks/export.py              fills docs/guides/export.md
+    OMP_NUM_THREADS=1 python benchmarks/export.py NAME ...     prints the table of others
 
-Prints a table in Markdown, a line as soon as it is known. A number is the largest difference from
+A number is the largest difference from
 eager torch over all outputs of the label-free model, which holds the one with given patches, as a
 share of the largest value of each; words tell why there is none. Exports are for any batch, and are
 tried with another one than was traced. Weights are random: it is the arithmetic that is compared.
@@ -21,6 +21,8 @@ from pathlib import Path
 import onnxruntime
 import timm
 import torch
+from pages import ROOT, fill, machine, table
+from tqdm import tqdm
 
 from recurrent_attention import TwoStreamClassifier, export_onnx
 
@@ -81,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("names", nargs="*", default=[*USUAL.split(), *timm.list_models("test_*")])
+    parser.add_argument("names", nargs="*", help="of timm (default: those of the page)")
     parser.add_argument("--backend", default="eager", help="of torch.compile (default: eager)")
     args = parser.parse_args()
     logging.disable()  # torch says at length what stands in the table in a few words
@@ -91,8 +93,8 @@ def main() -> None:
         "`torch.export`": by_export,
         "`export_onnx`": by_onnx,
     }
-    print(f"| backbone | {' | '.join(ways)} |\n|{'---|' * (len(ways) + 1)}")
-    for name in args.names:
+    rows = []
+    for name in tqdm(args.names or [*USUAL.split(), *timm.list_models("test_*")]):
         cells = []
         for run in ways.values():
             torch._dynamo.reset()
@@ -100,8 +102,13 @@ def main() -> None:
                 cells.append(f"{run(build(name)):.0e}")
             except Exception as error:  # whatever a backbone does
                 cells.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0][:160]}")
-                print(name, type(error).__name__, error, file=sys.stderr)
-        print(f"| `{name}` | {' | '.join(cells)} |", flush=True)
+                tqdm.write(f"{name} {type(error).__name__} {error}", file=sys.stderr)
+        rows.append((f"`{name}`", *cells))
+    found = table(("backbone", *ways), rows)
+    if args.names:
+        print(found)
+    else:
+        fill(ROOT / "docs" / "guides" / "export.md", "exports", f"{found}\n\n{machine()}.")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import argparse
 import json
 
 import torch
-from timing import MB, in_a_process, status, table
+from pages import table
+from timing import MB, in_a_process, status
 from tqdm import tqdm
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss

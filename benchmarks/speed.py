@@ -18,12 +18,8 @@ import speed_head
 import speed_input
 import speed_network
 import speed_serving
-import timm
-import torch
+from pages import ROOT, fill, machine
 
-from recurrent_attention.whole_file import whole_file
-
-ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "docs" / "speed.md", ROOT / "README.md")
 FIGURE = ROOT / "docs" / "speed.png"
 SECTIONS = ("head", "network", "serving", "agreement", "input", "explain", "growth")
@@ -35,7 +31,7 @@ def sections(args: argparse.Namespace) -> dict[str, Section]:
     rounds = args.rounds
     runs: dict[str, Section] = {
         "head": lambda: [speed_head.measure(4 * rounds)],
-        "network": lambda: [speed_network.measure(rounds)],
+        "network": lambda: speed_network.measure(rounds),
         "serving": lambda: [speed_serving.measure(4 * rounds)],
         "explain": lambda: [speed_explain.measure(rounds)],
         "growth": lambda: speed_growth.measure(rounds, FIGURE),
@@ -43,30 +39,8 @@ def sections(args: argparse.Namespace) -> dict[str, Section]:
     if args.data is not None:
         runs["input"] = lambda: speed_input.measure(args.data / "images", 3 * rounds)
         if args.run_dir is not None:
-            runs["agreement"] = lambda: [speed_agreement.measure(args.data, args.run_dir)]
+            runs["agreement"] = lambda: speed_agreement.measure(args.data, args.run_dir)
     return {name: runs[name] for name in args.sections if name in runs}
-
-
-def machine() -> str:
-    """Name the machine and the versions, for below a table."""
-    versions = f"torch {torch.__version__}, timm {timm.__version__}"
-    if torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, {versions}"
-    about = Path("/proc/cpuinfo").read_text()
-    model = about.partition("model name")[2].partition(": ")[2].partition("\n")[0]
-    amx = "with AMX" if "amx_bf16" in about else "without AMX"
-    half = "with" if "avx512_bf16" in about else "without"
-    threads = torch.get_num_threads()
-    return f"{model} ({amx}, {half} AVX-512 bf16), {threads} threads, {versions}"
-
-
-def fill(page: Path, name: str, text: str) -> None:
-    """Put `text` between the two marks of a section, if the page has them."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- measured: {name} -->\n")
-    _, end, after = rest.partition("<!-- end -->\n")
-    if begin and end:
-        with whole_file(page) as path:
-            path.write_text(f"{before}{begin}\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:

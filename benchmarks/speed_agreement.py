@@ -4,22 +4,25 @@ import copy
 from pathlib import Path
 
 import torch
-from timing import table
+from pages import table
+from PIL import Image
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.data import CUB200, TwoStreamDataset, read_boxes
+from recurrent_attention.data import CUB200, TwoStreamDataset, open_picture, read_boxes
+from recurrent_attention.training import fit_global_head
+from recurrent_attention.views import cut_view, pixels_of
 
 SETTINGS = (  # name, layout of the weights, bf16 on the side
     ("plain layout, float32", torch.contiguous_format, False),
     ("here, float32", torch.channels_last, False),
     ("here, bf16", torch.channels_last, True),
 )
+SMALL = 64  # pixels: so small are views for which a picture of CUB's size is decoded in part
 
 
-@torch.no_grad()
-def measure(data: Path, run_dir: Path) -> str:
+def measure(data: Path, run_dir: Path) -> list[str]:
     """Count right answers on the test pictures.
 
     Args:
@@ -27,8 +30,13 @@ def measure(data: Path, run_dir: Path) -> str:
         run_dir: of cub_reproduce.py, with a trained model and its boxes.
 
     Returns:
-        A table.
+        Two tables: layouts and precisions, and decoding JPEG files in part.
     """
+    return [_layouts(data, run_dir), _decoding(data, run_dir)]
+
+
+@torch.no_grad()
+def _layouts(data: Path, run_dir: Path) -> str:
     model = TwoStreamClassifier.from_pretrained(run_dir / "model").eval()
     look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
     views = TwoStreamDataset(
@@ -47,14 +55,46 @@ def measure(data: Path, run_dir: Path) -> str:
         for laid_out, (name, _, half) in zip(models, SETTINGS, strict=True):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 answers[name].append(laid_out(images, patches).logits.float())
-    target = torch.cat(labels)
-    logits = {name: torch.cat(rows) for name, rows in answers.items()}
-    first = logits[SETTINGS[0][0]]
+    return _compared("setting", {name: torch.cat(rows) for name, rows in answers.items()}, labels)
+
+
+def _decoding(data: Path, run_dir: Path) -> str:
+    """Train the global head on small views of whole decodings, and try it on reduced ones."""
+    model = TwoStreamClassifier.from_pretrained(run_dir / "model", image_size=SMALL)
+    fit_global_head(model, _Reduced(data, "train"))
+    look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
+    test = _Reduced(data, "test")
+    answers = {}
+    for reduction in (1, 2, 4):
+        test.reduction = reduction
+        views = []
+        for index in range(len(test)):
+            pixels = pixels_of(test.open(index))
+            whole = torch.tensor([0, 0, pixels.shape[2], pixels.shape[1]])
+            views.append(cut_view(pixels, whole, SMALL, **look))
+        with torch.no_grad():
+            maps = [model.eval().global_backbone(some) for some in torch.stack(views).split(32)]
+            name = "whole" if reduction == 1 else f"at 1/{reduction} of its sides"
+            answers[name] = model.classify_global(torch.cat(maps))
+    return _compared("a JPEG decoded", answers, [torch.tensor(test.labels)])
+
+
+class _Reduced(CUB200):
+    """Decoded at a fraction of its sides, whatever is asked for."""
+
+    reduction = 1
+
+    def open(self, index: int, *, reduction: int = 1) -> Image.Image:
+        return open_picture(self.path(index), reduction=self.reduction)
+
+
+def _compared(what: str, logits: dict[str, torch.Tensor], labels: list[torch.Tensor]) -> str:
+    target, first = torch.cat(labels), next(iter(logits.values()))
     rows = []
     for name, own in logits.items():
         right = float((own.argmax(1) == target).float().mean())
         same = float((own.argmax(1) == first.argmax(1)).float().mean())
         error = float((own - first).abs().mean() / first.abs().mean())
         rows.append((name, f"{100 * right:.2f}", f"{100 * same:.2f}", f"{error:.1e}"))
-    heads = ("setting", "top-1 (%)", "same answer (%)", "mean difference of a logit, relative")
+    heads = (what, "top-1 (%)", "same answer (%)", "mean difference of a logit, relative")
     return table(heads, rows)

@@ -6,9 +6,10 @@ costs. "hooks" is pytorch-grad-cam, once for each step, of the local stream alon
 """
 
 import torch
+from pages import table
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-from timing import Run, interleave, median, ratio, table
+from timing import Run, interleave, median, ratio
 from torch import Tensor, nn
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamFeatures

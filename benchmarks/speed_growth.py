@@ -5,7 +5,8 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
-from timing import Run, interleave, median, table
+from pages import table
+from timing import Run, interleave, median
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss
 from recurrent_attention.whole_file import whole_file

@@ -5,7 +5,8 @@ from typing import Any
 
 import torch
 from einops import repeat
-from timing import Run, in_a_process, interleave, median, peak_of, ratio, table
+from pages import table
+from timing import Run, in_a_process, interleave, median, peak_of, ratio
 from torch import Tensor
 
 from recurrent_attention import RecurrentRefinedAttention

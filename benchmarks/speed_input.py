@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from pages import table
 from PIL import Image
-from timing import Run, interleave, median, ratio, table
+from timing import Run, interleave, median, ratio
 from torch import Tensor
 from torchvision import transforms
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import onnxruntime
 import torch
-from timing import Run, interleave, median, ratio, table
+from pages import table
+from timing import Run, interleave, median, ratio
 
 from recurrent_attention import TwoStreamClassifier, export_onnx
 

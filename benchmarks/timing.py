@@ -1,10 +1,10 @@
-"""Measuring side by side: times in rounds, peak memory in a process of its own, tables."""
+"""Measuring side by side: times in rounds, peak memory in a process of its own."""
 
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -57,12 +57,6 @@ def in_a_process(script: str | Path, *arguments: str) -> float:
     command = [sys.executable, str(script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(done.stdout.split()[-1])
-
-
-def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [[str(cell).replace("|", "\\|") for cell in line] for line in (heads, *rows)]
-    lines.insert(1, ["---"] * len(lines[0]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def status(name: str) -> float:
