@@ -8,7 +8,13 @@ import torch
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.data import Pictures, TwoStreamDataset, read_boxes, write_boxes
+from recurrent_attention.data import (
+    Pictures,
+    TwoStreamDataset,
+    open_picture,
+    read_boxes,
+    write_boxes,
+)
 from recurrent_attention.patches import propose_boxes
 from recurrent_attention.proposal import boxes_of_saliency
 from recurrent_attention.training import Recipe, fit_global_head, propose_patches
@@ -35,6 +41,26 @@ def accuracy(model, pictures):
             logits = model.eval().classify_global(model.global_backbone(whole(model, picture, 32)))
         right += int(logits.argmax()) == label
     return right / len(pictures)
+
+
+def test_a_large_jpeg_is_decoded_in_part_where_the_view_is_small(tmp_path, monkeypatch):
+    """Of 1280 x 600 pixels a half leaves 300, twice the 128 of the view and more; a quarter not."""
+    noise = np.random.default_rng(0).integers(0, 256, (8, 16, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((1280, 600)).save(tmp_path / "large.jpg")
+    open_picture(tmp_path / "large.jpg").save(tmp_path / "large.png")
+    model = make(image_size=64, patch_size=64)
+    found, asked, opened = {}, [], Pictures.open
+    monkeypatch.setattr(
+        Pictures,
+        "open",
+        lambda *a, reduction: asked.append(reduction) or opened(*a, reduction=reduction),
+    )
+    for name in ("large.jpg", "large.png"):
+        pictures = Pictures(tmp_path, [name], [0], ["a"])
+        found[name] = propose_patches(model, pictures, **QUIET)[name]
+    assert model.proposal_size == 128
+    assert asked == [2, 2]
+    assert torch.equal(found["large.jpg"], found["large.png"])
 
 
 @pytest.mark.parametrize("global_head", ["linear", "conv"])

@@ -103,6 +103,42 @@ def test_a_large_jpeg_is_decoded_in_part_and_looks_the_same(tmp_path, turn):
     assert torch.equal(sample.boxes[0], boxes[0] * torch.tensor([100 / side for side in size] * 2))
 
 
+def jpeg_and_whole(folder, **settings):
+    """A large JPEG file as two streams see it, and the same picture as it is decoded whole."""
+    photo(1000, 800).save(folder / "large.jpg", quality=95)
+    open_picture(folder / "large.jpg").save(folder / "large.png")
+    boxes = torch.tensor([[100.0, 200.0, 500.0, 600.0]])
+    samples = []
+    for name in ("large.jpg", "large.png"):
+        data = TwoStreamDataset(
+            Pictures(folder, [name], [0], ["a"]),
+            {name: boxes},
+            mean=(0,) * 3,
+            std=(1,) * 3,
+            flip=False,
+            **settings,
+        )
+        torch.manual_seed(0)
+        samples.append(data[0])
+    return samples
+
+
+def test_a_crop_of_a_reduced_jpeg_is_where_it_is_in_the_whole_one(tmp_path):
+    reduced, whole = jpeg_and_whole(
+        tmp_path, image_size=50, patch_size=50, train=True, crop_scale=(0.4, 0.4)
+    )
+    assert torch.equal(reduced.boxes, whole.boxes)
+    difference = np.abs(levels(reduced.image) - levels(whole.image))
+    assert 0 < difference.mean() < 1
+    assert difference.max() < 12
+
+
+def test_the_image_alone_can_ask_for_the_whole_jpeg(tmp_path):
+    reduced, whole = jpeg_and_whole(tmp_path, image_size=300, patch_size=20)
+    assert torch.equal(reduced.image, whole.image)
+    assert torch.equal(reduced.patches, whole.patches)
+
+
 def test_other_formats_are_decoded_whole(tmp_path):
     photo(200, 100).save(tmp_path / "small.png")
     assert open_picture(tmp_path / "small.png", reduction=8).size == (200, 100)
