@@ -361,7 +361,7 @@ def test_two_hundred_calls_leak_nothing():
     before = live()
     for _ in range(200):
         model.explain(images, patches=patches)
-    assert live() == before
+    assert live() <= before  # what other tests left behind may go meanwhile
 
 
 def test_what_is_kept_holds_no_graph():
