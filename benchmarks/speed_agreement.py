@@ -39,9 +39,10 @@ def measure(data: Path, run_dir: Path) -> list[str]:
 def _layouts(data: Path, run_dir: Path) -> str:
     model = TwoStreamClassifier.from_pretrained(run_dir / "model").eval()
     look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
+    test = CUB200(data, "test")
     views = TwoStreamDataset(
-        CUB200(data, "test"),
-        read_boxes(run_dir / "boxes.json"),
+        test,
+        read_boxes(run_dir / "boxes.json", test),
         image_size=model.image_size,
         patch_size=model.patch_size,
         num_patches=model.num_patches,
@@ -61,7 +62,7 @@ def _layouts(data: Path, run_dir: Path) -> str:
 def _decoding(data: Path, run_dir: Path) -> str:
     """Train the global head on small views of whole decodings, and try it on reduced ones."""
     model = TwoStreamClassifier.from_pretrained(run_dir / "model", image_size=SMALL)
-    fit_global_head(model, _Reduced(data, "train"))
+    fit_global_head(model, _Reduced(data, "train"), progress=False)
     look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
     test = _Reduced(data, "test")
     answers = {}
