@@ -27,12 +27,10 @@ def page(
     failed = {name: row["reason"] for name, row in rows.items() if not works(row)}
     usual = sum(works(row) and row["size_note"] is None for row in rows.values())
     working = len(rows) - len(failed)
-    seconds = sum(row["seconds"] for row in (*checks.values(), *tries.values()))
     through = sum(all(cell(row, step) == "yes" for step in STEPS) for row in tries.values())
     parts = [
         "# Every timm backbone",
-        "Written by `python benchmarks/backbones.py`, in "
-        f"{seconds / 60:.0f} minutes of one core, with "
+        "Written by `python benchmarks/backbones.py`, with "
         + ", ".join(f"{library} {version}" for library, version in versions.items())
         + ". For a single name, and other sizes or batches: "
         "`python -m recurrent_attention.backbone NAME` ([any backbone](guides/backbones.md)).",
