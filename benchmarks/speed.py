@@ -22,7 +22,7 @@ from pages import ROOT, fill, machine
 
 PAGES = (ROOT / "docs" / "speed.md", ROOT / "README.md")
 FIGURE = ROOT / "docs" / "speed.png"
-SECTIONS = ("head", "network", "serving", "agreement", "input", "explain", "growth")
+SECTIONS = ("head", "network", "serving", "agreement", "decoding", "input", "explain", "growth")
 Section = Callable[[], list[str]]
 
 
@@ -39,7 +39,8 @@ def sections(args: argparse.Namespace) -> dict[str, Section]:
     if args.data is not None:
         runs["input"] = lambda: speed_input.measure(args.data / "images", 3 * rounds)
         if args.run_dir is not None:
-            runs["agreement"] = lambda: speed_agreement.measure(args.data, args.run_dir)
+            runs["agreement"] = lambda: [speed_agreement.layouts(args.data, args.run_dir)]
+            runs["decoding"] = lambda: [speed_agreement.decoding(args.data, args.run_dir)]
     return {name: runs[name] for name in args.sections if name in runs}
 
 

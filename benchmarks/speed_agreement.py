@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pages import table
@@ -22,21 +23,17 @@ SETTINGS = (  # name, layout of the weights, bf16 on the side
 SMALL = 64  # pixels: so small are views for which a picture of CUB's size is decoded in part
 
 
-def measure(data: Path, run_dir: Path) -> list[str]:
-    """Count right answers on the test pictures.
+@torch.no_grad()
+def layouts(data: Path, run_dir: Path) -> str:
+    """Count right answers on the test pictures, by layout and precision.
 
     Args:
         data: the pictures, in CUB's layout.
         run_dir: of cub_reproduce.py, with a trained model and its boxes.
 
     Returns:
-        Two tables: layouts and precisions, and decoding JPEG files in part.
+        A table.
     """
-    return [_layouts(data, run_dir), _decoding(data, run_dir)]
-
-
-@torch.no_grad()
-def _layouts(data: Path, run_dir: Path) -> str:
     model = TwoStreamClassifier.from_pretrained(run_dir / "model").eval()
     look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
     test = CUB200(data, "test")
@@ -59,31 +56,40 @@ def _layouts(data: Path, run_dir: Path) -> str:
     return _compared("setting", {name: torch.cat(rows) for name, rows in answers.items()}, labels)
 
 
-def _decoding(data: Path, run_dir: Path) -> str:
-    """Train the global head on small views of whole decodings, and try it on reduced ones."""
-    model = TwoStreamClassifier.from_pretrained(run_dir / "model", image_size=SMALL)
-    fit_global_head(model, _Reduced(data, "train"), progress=False)
-    look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
-    test = _Reduced(data, "test")
+def decoding(data: Path, run_dir: Path) -> str:
+    """Train the global head on small views, and count right answers, by how JPEG is decoded.
+
+    Args:
+        data: the pictures, in CUB's layout.
+        run_dir: of cub_reproduce.py, of whose model the global backbone is taken.
+
+    Returns:
+        A table.
+    """
     answers = {}
-    for reduction in (1, 2, 4):
-        test.reduction = reduction
+    for trained, tried in ((1, 1), (1, 2), (1, 4), (2, 2)):
+        model = TwoStreamClassifier.from_pretrained(run_dir / "model", image_size=SMALL).eval()
+        fit_global_head(model, _Reduced(data, "train", trained), progress=False)
+        test = _Reduced(data, "test", tried)
+        look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
         views = []
         for index in range(len(test)):
             pixels = pixels_of(test.open(index))
             whole = torch.tensor([0, 0, pixels.shape[2], pixels.shape[1]])
             views.append(cut_view(pixels, whole, SMALL, **look))
         with torch.no_grad():
-            maps = [model.eval().global_backbone(some) for some in torch.stack(views).split(32)]
-            name = "whole" if reduction == 1 else f"at 1/{reduction} of its sides"
-            answers[name] = model.classify_global(torch.cat(maps))
-    return _compared("a JPEG decoded", answers, [torch.tensor(test.labels)])
+            maps = [model.global_backbone(some) for some in torch.stack(views).split(32)]
+            answers[f"1/{trained}, 1/{tried}"] = model.classify_global(torch.cat(maps))
+    heads = "a JPEG's sides in training, in test"
+    return _compared(heads, answers, [torch.tensor(test.labels)])
 
 
 class _Reduced(CUB200):
     """Decoded at a fraction of its sides, whatever is asked for."""
 
-    reduction = 1
+    def __init__(self, data: Path, split: Literal["train", "test"], reduction: int) -> None:
+        super().__init__(data, split)
+        self.reduction = reduction
 
     def open(self, index: int, *, reduction: int = 1) -> Image.Image:
         return open_picture(self.path(index), reduction=self.reduction)
