@@ -4,7 +4,7 @@ import torch
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
-from recurrent_attention.modes import eval_mode
+from recurrent_attention.modes import drop_kept, eval_mode
 
 PROBE_IMAGES = 2  # with both axes four measurements: their mean errs by less than 0.1 cells
 
@@ -68,6 +68,7 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
         ]
         mix = torch.randn((PROBE_IMAGES, middle.shape[1], 1, 1), generator=generator)
         (gradient,) = torch.autograd.grad((middle * mix.to(middle)).sum(), images)
+    drop_kept(backbone)
     energy = gradient.double().square().sum((0, 1))
     if not bool(energy.sum() > 0):  # a NaN compares false
         raise ValueError(

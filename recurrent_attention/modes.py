@@ -21,7 +21,24 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         model.eval()
         yield
     finally:
-        # By `train`, since some timm models drop there what they kept for evaluation; parents
-        # first, since it reaches the children.
-        for module, training in modes:
-            module.train(training)
+        _set(modes)
+
+
+def drop_kept(model: nn.Module) -> None:
+    """Let a model drop what it keeps of a pass in eval mode; all modules stay in their own modes.
+
+    Some timm models keep the attention biases, with the graph that they came from: such a model
+    cannot be copied, and a graph that was traced before does not fit it any more.
+
+    Args:
+        model: whose modules do so in `train`.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()
+    _set(modes)
+
+
+def _set(modes: list[tuple[nn.Module, bool]]) -> None:
+    """By `train`, where timm models drop what they kept; parents first: it reaches the children."""
+    for module, training in modes:
+        module.train(training)

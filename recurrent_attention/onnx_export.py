@@ -11,11 +11,12 @@ import torch
 
 import recurrent_attention
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.modes import drop_kept
 from recurrent_attention.onnx_graph import Kind, OnnxGraph, check_answers, translate
 from recurrent_attention.whole_file import whole_file
 
 KINDS = ("whole", "patches", "boxes")
-OLDEST_TORCH = (2, 8)  # 2.7.1 takes the batch that is traced for a constant, 2.6 knows no batch norm
+OLDEST_TORCH = (2, 8)  # 2.7.1 takes the batch that it traces for constant, 2.6 has no batch norm
 _MODULES = ("onnx", "onnxscript", "onnxruntime")
 
 
@@ -64,7 +65,8 @@ def export_onnx(
     with torch.inference_mode(False), torch.no_grad():
         if graph != "patches":
             _ = model.cell_offset  # nothing can be measured while the graph is traced
-        proto = translate(OnnxGraph(_twin(model), graph))
+        drop_kept(model)
+        proto = translate(OnnxGraph(_unfused(_twin(model)), graph))
         answering = OnnxGraph(_twin(model), graph)
         entries = {key: json.dumps(value) for key, value in _metadata(answering).items()}
         onnx.helper.set_model_props(proto, entries)
@@ -78,6 +80,14 @@ def _twin(model: TwoStreamClassifier) -> TwoStreamClassifier:
     """Copy all but the weights, which are shared: timm models keep what they see in a pass."""
     weights = (*model.parameters(), *model.buffers())
     return copy.deepcopy(model, {id(tensor): tensor for tensor in weights})
+
+
+def _unfused(model: TwoStreamClassifier) -> TwoStreamClassifier:
+    """Make attention of two products, by timm's switch: torch.onnx fuses it over 4 axes only."""
+    for module in model.modules():
+        if getattr(module, "fused_attn", False):
+            module.fused_attn = False
+    return model
 
 
 def _metadata(graph: OnnxGraph) -> dict[str, object]:

@@ -12,8 +12,8 @@ from torch import Tensor
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 EDGE_TOLERANCE = 1.0  # pixels that a box may stand out of its picture by rounding; then it is cut
-# As in Pillow's `thumbnail`. Views differ by 1 (half) to 2 (an eighth) of 255 levels on average from
-# those of a whole decoding, and a classifier answers as well (docs/speed.md).
+# As in Pillow's `thumbnail`. Views differ on average by 1 (half) to 2 (an eighth) of 255 levels
+# from those of a whole decoding, and a classifier answers as well (docs/speed.md).
 REDUCING_GAP = 2.0
 EDITION = 2  # what was kept of views that were cut out in another way is not taken for these
 _RESAMPLING = {

@@ -1,11 +1,14 @@
 """Where cells look: known geometries, timm's families, and that measuring changes nothing."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from recurrent_attention import FeatureBackbone
 from recurrent_attention.cell_offset import measure_cell_offset, resample_cells
+from recurrent_attention.modes import drop_kept
 
 
 class Shifted(nn.Module):
@@ -121,3 +124,18 @@ def test_a_backbone_built_in_inference_mode():
     with torch.inference_mode():
         backbone = FeatureBackbone("mobilenetv2_050", img_size=320)
     assert measure_cell_offset(backbone, 320) == -0.5
+
+
+def test_attention_biases_are_not_kept_with_their_graph():
+    """LeViT keeps them of a pass in eval mode, and can then no longer be copied."""
+    backbone = FeatureBackbone("levit_128s", img_size=64, depth=(1, 1, 1)).eval()
+    measure_cell_offset(backbone, 64)
+    copy.deepcopy(backbone)
+    backbone(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(RuntimeError, match="graph leaves"):
+        copy.deepcopy(backbone)
+    backbone.model.stem.train()
+    modes = [module.training for module in backbone.modules()]
+    drop_kept(backbone)
+    copy.deepcopy(backbone)
+    assert [module.training for module in backbone.modules()] == modes

@@ -43,8 +43,8 @@ def classifier(backbone="densenet121", **settings):
         backbone,
         len(NAMES),
         class_names=NAMES,
-        backbone_kwargs=KINDS.get(backbone),
         **{
+            "backbone_kwargs": KINDS.get(backbone),
             "image_size": 64,
             "patch_size": 32,
             "hidden_size": 16,
@@ -229,6 +229,20 @@ def answer(path, *tensors):
     arrays = dict(zip(wanted, (tensor.numpy() for tensor in tensors), strict=True))
     found = map(torch.from_numpy, session.run(None, arrays))
     return dict(zip((entry.name for entry in session.get_outputs()), found, strict=True))
+
+
+@not_with_old_torch
+def test_attention_within_windows_is_exported(tmp_path):
+    """Hiera's has a fifth axis, for which torch.onnx has no fused attention."""
+    sizes = {"image_size": 224, "patch_size": 224}
+    kind = {"stages": (1, 1, 1, 1), "embed_dim": 32}
+    model = classifier("hiera_tiny_224", backbone_kwargs=kind, **sizes)
+    with torch.no_grad():
+        export_onnx(model, tmp_path / "hiera.onnx", graph="patches")
+        images, patches = torch.randn(1, 3, 224, 224), torch.randn(1, 2, 3, 224, 224)
+        wanted = model(images, patches).logits
+    found = answer(tmp_path / "hiera.onnx", images, patches)["logits"]
+    assert float((found - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
 
 
 @pytest.mark.parametrize(
