@@ -84,9 +84,9 @@ def _twin(model: TwoStreamClassifier) -> TwoStreamClassifier:
 
 def _unfused(model: TwoStreamClassifier) -> TwoStreamClassifier:
     """Make attention of two products, by timm's switch: torch.onnx fuses it over 4 axes only."""
-    for module in model.modules():
-        if getattr(module, "fused_attn", False):
-            module.fused_attn = False
+    for attributes in map(vars, model.modules()):
+        if attributes.get("fused_attn"):
+            attributes["fused_attn"] = False
     return model
 
 
