@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import HfApi, PyTorchModelHubMixin
-from safetensors import SafetensorError
 from safetensors.torch import save_model
 
 from recurrent_attention.backbone import FACTORY_ARGUMENTS
@@ -72,13 +71,7 @@ def save_pretrained(
             card_path.write_bytes((folder / CARD_NAME).read_bytes())
         else:
             card_path.write_text(str(card), encoding="utf-8", errors="backslashreplace")
-        try:
-            save_model(model, str(weights_path))
-        except SafetensorError as error:
-            raise OSError(
-                f"Expected to write {folder / WEIGHTS_NAME}, but got: {error}. What was saved "
-                "there before is as it was."
-            ) from error
+        save_model(model, str(weights_path))
         weights_path.chmod(config_path.stat().st_mode)  # safetensors hides it from other users
     if not push_to_hub:
         return None

@@ -197,7 +197,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert str(caught.value) == (
-        f"Expected to write a checkpoint at {tmp_path / 'run' / 'step-000002.pt'}, but got: File "
+        f"Expected to write {tmp_path / 'run' / 'step-000002.pt'}, but got: File "
         f"too large. The checkpoint before, {tmp_path / 'run' / 'step-000001.pt'}, is whole. Make "
         "room, and go on with resume."
     )

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from recurrent_attention._errors import first_line
 from recurrent_attention.whole_file import whole_file
 
 FORMAT = 1
@@ -50,17 +51,11 @@ class Checkpoints:
                     f"{step}. {self.last_one()} Lower the learning rate, or train in fp32."
                 )
         path = self.path(step)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with whole_file(path) as beside, beside.open("wb") as file:
-                # Through Python's file, whose errors say what happened; torch's own do not.
-                torch.save({"format": FORMAT, **state}, file)
-        except (OSError, RuntimeError) as error:
-            reason = _reason(error)
-            raise OSError(
-                f"Expected to write a checkpoint at {path}, but got: {reason}. {self.last_one()} "
-                "Make room, and go on with resume."
-            ) from error
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kept = f"{self.last_one()} Make room, and go on with resume."
+        with whole_file(path, kept=kept) as beside, beside.open("wb") as file:
+            # Through Python's file, whose errors say what happened; torch's own do not.
+            torch.save({"format": FORMAT, **state}, file)
         for other in self._files():
             if other not in (path, self.path(best_step)):
                 other.unlink(missing_ok=True)
@@ -83,7 +78,7 @@ class Checkpoints:
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise ValueError(f"format {state.get('format')!r}")
         except Exception as error:  # torch names no set of errors for a damaged file
-            reason = str(error).split("\n")[0]
+            reason = first_line(error)
             raise ValueError(
                 f"Expected a checkpoint of this package at {path}, but got: {reason}. Delete it to "
                 "go on from the one before, if there is one, or else from the beginning."
@@ -99,13 +94,3 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         return [p for p in self.folder.glob("step-*.pt") if p.stem[5:].isdecimal()]
-
-
-def _reason(error: BaseException) -> str:
-    """Say why a file could not be written; torch hides that behind an error of its own."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
-        cause = cause.__cause__ or cause.__context__
-    return str(error).split("\n")[0]

@@ -1,0 +1,44 @@
+"""The words of messages: names from outside made safe to print, reasons made one line."""
+
+from typing import Any
+
+_JOINERS = "\u200c\u200d"  # of Persian, Hindi and emoji: they are no control characters
+
+
+def printable(name: Any) -> str:
+    r"""Return a name from outside as a terminal, a log and a figure can take it.
+
+    File names, class names and keys of files come from strangers. Control characters (terminal
+    escapes, newlines, text direction) and bytes that are no UTF-8 become escapes such as `\x1b`;
+    letters of all scripts stay.
+
+    Args:
+        name: a text or a path.
+
+    Returns:
+        One line of text that can be encoded as UTF-8.
+
+    Example:
+        >>> print(printable("wren\x1b[2J.jpg"), printable("鷦鷯.jpg"))
+        wren\x1b[2J.jpg 鷦鷯.jpg
+    """
+    return "".join(
+        letter
+        if letter.isprintable() or letter in _JOINERS
+        else letter.encode("unicode_escape").decode("ascii")
+        for letter in str(name)
+    )
+
+
+def first_line(error: object, most: int = 300) -> str:
+    """Return the first line of what another library says, to go into a sentence of ours.
+
+    Args:
+        error: an exception, or its text.
+        most: letters to keep.
+
+    Returns:
+        The line without its full stop; the type's name where there is no text.
+    """
+    text = str(error).strip().partition("\n")[0].rstrip(".")
+    return printable(text)[:most] or type(error).__name__
