@@ -35,13 +35,16 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     return next((kind for is_kind, kind in _KINDS if is_kind(mode)), "a file")
 
 
-def check_regular_file(path: str | os.PathLike[str], what: str, hint: str = "") -> None:
+def check_regular_file(
+    path: str | os.PathLike[str], what: str, hint: str = "", *, name: str = ""
+) -> None:
     """Refuse a path that is no regular file, before it is opened: a pipe would be waited for.
 
     Args:
         path: of the file; links are followed.
         what: what is expected there, with its article: "a picture", "a checkpoint".
         hint: a last sentence for what to do.
+        name: what the caller calls the path, beside it.
 
     Raises:
         FileNotFoundError: if nothing is there.
@@ -51,7 +54,7 @@ def check_regular_file(path: str | os.PathLike[str], what: str, hint: str = "") 
     if kind == "a file":
         return
     last = f" {hint}" if hint else ""
-    where = printable(Path(path))
+    where = printable(Path(path)) + (f" ({name})" if name else "")
     if kind == "nothing":
         raise FileNotFoundError(f"Expected {what} at {where}, but there is no file.{last}")
     if kind == "a link to nothing":

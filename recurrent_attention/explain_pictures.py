@@ -1,6 +1,6 @@
 """`explain` for pictures as people have them: files, PIL images, tensors, or a list of them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def explain(
     model: "TwoStreamClassifier",
-    images: Picture | Sequence[Picture],
+    images: Picture | Iterable[Picture],
     patches: Any = None,
     *,
     boxes: Any = None,
@@ -30,8 +30,8 @@ def explain(
 
     Args:
         model: whose answer to explain, as in eval mode; it stays as it is.
-        images: what `predict` takes (a path, a PIL image, an open file, a tensor, a list of them),
-            or a normalised batch (b 3 h w).
+        images: what `predict` takes (a path, a PIL image, an open file, an array, a tensor, or an
+            iterable of them), or a normalised batch (b c h w).
         patches: ready patches as in `predict`, for a batch (b 3 h w) or (b p 3 h w). None: they are
             cut out at `boxes`, or where the model itself proposes, as `predict` does.
         boxes: xyxy: for a batch (b p 4) in pixels of the images, for pictures as in `predict`, in
@@ -63,9 +63,11 @@ def explain(
             "Expected `patches` or `boxes` of pictures, but got both. Boxes are cut out of the "
             "pictures; leave out `patches`."
         )
-    if not is_one(images) and len(images) == 0:  # type: ignore[arg-type]
+    if not is_one(images):
+        images = list(images)  # type: ignore[arg-type]
+    if isinstance(images, list) and not images:
         raise ValueError("Expected `images` to hold at least one picture, but got none.")
-    count = 1 if is_one(images) else len(images)  # type: ignore[arg-type]
+    count = len(images) if isinstance(images, list) else 1
     wanted = class_indices(target, count, model.num_classes, model.class_names)
     parts: list[Explanation] = []
     with eval_mode(model), torch.inference_mode(False), torch.no_grad():

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from einops import einsum, rearrange, repeat
+from einops import einsum, rearrange
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
@@ -21,6 +21,7 @@ from recurrent_attention.figure_sheet import (
     readable,
     wrapped,
 )
+from recurrent_attention.reading import open_picture
 
 if TYPE_CHECKING:
     from recurrent_attention.explanation import Explanation
@@ -64,7 +65,7 @@ class _Strip:
         self.boxes: list[list[float]] = []
         image = found.pictures[index] if image is None else image
         if image is not None:
-            self.scene = np.asarray(image.convert("RGB")) / 255
+            self.scene = np.asarray(open_picture(image)) / 255
         if found.boxes is not None:
             height, width = found.images.shape[2:]
             scale = torch.tensor([self.scene.shape[1] / width, self.scene.shape[0] / height] * 2)
@@ -111,6 +112,7 @@ class _Strip:
             which = "first" if self.patch_weights is None else "heaviest"
             note = f"the {which} {self.rows} of {self.num_patches} patches"
             self.sheet.text(self.right, below, note, ha="right", va="center", color=PALE)
+        self.sheet.warn_of_missing_letters()
         return self.sheet.figure
 
     def draw_pictures(self) -> None:
@@ -212,19 +214,24 @@ class _Strip:
         return f"class {index}" if names is None else readable(names[index])
 
     def _pixels(self, normalised: Tensor) -> Any:
-        """Undo the normalisation: (c h w) to an array (h w 3) in [0, 1]."""
-        pixels = normalised
-        if len(pixels) == len(self.found.mean) == 3:
+        """Undo the normalisation: (c h w) to an array (h w 3) in [0, 1].
+
+        One channel is shown as gray, four as colours over white, others as their mean, stretched
+        from black to white.
+        """
+        if len(normalised) == len(self.found.mean) and len(normalised) in (1, 3, 4):
             mean, std = (
                 rearrange(torch.tensor(values), "c -> c 1 1")
                 for values in (self.found.mean, self.found.std)
             )
-            pixels = pixels * std + mean
-        else:  # no colours that a screen has: their mean, from black to white
-            pixels = pixels.mean(0)
+            pixels = (normalised * std + mean).clamp(0, 1)
+            if len(pixels) == 4:
+                pixels = pixels[:3] * pixels[3:] + 1 - pixels[3:]
+        else:
+            pixels = normalised.mean(0, keepdim=True)
             pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp(min=1e-12)
-            pixels = repeat(pixels, "h w -> 3 h w")
-        return rearrange(pixels.clamp(0, 1), "c h w -> h w c").numpy()
+        pixels = pixels.expand(3, -1, -1).clamp(0, 1)
+        return rearrange(pixels, "c h w -> h w c").numpy()
 
 
 def draw_explanation(explanation: "Explanation", index: int, image: Any = None) -> Figure:

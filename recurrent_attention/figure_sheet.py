@@ -2,17 +2,21 @@
 
 import re
 import textwrap
+import unicodedata
+import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from recurrent_attention._errors import printable
 from recurrent_attention.cell_offset import resample_cells
 from recurrent_attention.whole_file import whole_file
 
@@ -35,6 +39,7 @@ class Sheet:
 
     def __init__(self, width: float, height: float) -> None:
         self.width, self.height = width, height
+        self.missing: set[str] = set()  # letters that no font here has
         self.figure = Figure(figsize=(width, height), facecolor="white")
         FigureCanvasAgg(self.figure)
 
@@ -52,8 +57,25 @@ class Sheet:
     def text(self, x: float, y: float, text: str, size: float = SMALL, **style: Any) -> None:
         """Write text, hanging from a point."""
         look: dict[str, Any] = {"va": "top", "ha": "center", "color": INK, "linespacing": 1.15}
+        font, missing = font_for(text)
+        self.missing |= missing
+        text = "".join("\u25a1" if letter in missing else letter for letter in text)
         text = text.replace("$", r"\$")  # names are no formulas
-        self.figure.text(x / self.width, 1 - y / self.height, text, fontsize=size, **(look | style))
+        look |= {"fontsize": size} | ({} if font is None else {"font": font})
+        self.figure.text(x / self.width, 1 - y / self.height, text, **(look | style))
+
+    def warn_of_missing_letters(self) -> None:
+        """Warn once of letters that no font on this system has; they are drawn as boxes."""
+        if self.missing:
+            first = min(self.missing)
+            wide = unicodedata.east_asian_width(first) in "WF"
+            package = "fonts-noto-cjk" if wide else "fonts-noto-core"
+            warnings.warn(
+                f"The figure shows {len(self.missing)} letters as boxes, such as {first!r}: no "
+                f"installed font has them. Install one, such as the package {package} of Debian "
+                "and Ubuntu, or a Noto font of that script.",
+                stacklevel=2,
+            )
 
     def bars(
         self, weights: list[float], lefts: list[float], y: float, height: float, **look: Any
@@ -150,6 +172,48 @@ def outline(axes: Any, boxes: list[list[float]], numbered: bool) -> None:
             )  # fmt: skip
 
 
+def font_for(text: str) -> tuple[Path | None, frozenset[str]]:
+    """Return the font of this system that has the most of a text's letters.
+
+    Args:
+        text: to be drawn.
+
+    Returns:
+        The file of the font, None for matplotlib's own; and the letters that it lacks.
+    """
+    own = Path(font_manager.findfont(font_manager.FontProperties()))
+    lacking = _lacking(own, text)
+    best: Path | None = None
+    if lacking:
+        for file in _system_fonts():
+            found = _lacking(file, text)
+            if len(found) < len(lacking):
+                best, lacking = file, found
+            if not lacking:
+                break
+    return best, lacking
+
+
+@cache
+def _system_fonts() -> tuple[Path, ...]:
+    """List the fonts of this system; regular ones first, and all of a family beside each other."""
+    files = map(Path, font_manager.findSystemFonts())
+    return tuple(sorted(files, key=lambda file: ("Regular" not in file.stem, file.name)))
+
+
+@cache
+def _letters_of(font: Path) -> frozenset[int]:
+    try:
+        return frozenset(font_manager.get_font(font).get_charmap())
+    except (OSError, RuntimeError, ValueError):  # a font that FreeType cannot read
+        return frozenset()
+
+
+def _lacking(font: Path, text: str) -> frozenset[str]:
+    known = _letters_of(font)
+    return frozenset(letter for letter in text if not letter.isspace() and ord(letter) not in known)
+
+
 def readable(name: str) -> str:
     """Make a class name of CUB or ImageNet readable.
 
@@ -157,12 +221,14 @@ def readable(name: str) -> str:
         >>> readable("004.Red_crowned_Finch"), readable("n02085620-Chihuahua"), readable("7")
         ('Red crowned Finch', 'Chihuahua', '7')
     """
-    return re.sub(r"^(\d+[.\-_ ]+|n\d{8}-)(?=.)", "", name).replace("_", " ").strip()
+    short = re.sub(r"^(\d+[.\-_ ]+|n\d{8}-)(?=.)", "", printable(name))
+    return short.replace("_", " ").strip()
 
 
 def wrapped(text: str, width: float, *, lines: int = 2, per_inch: float = SMALL_PER_INCH) -> str:
     """Break a text into at most `lines` of `width` inches; what does not fit is left out."""
-    characters = max(int(per_inch * width), 4)
+    twice = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    characters = max(int(per_inch * width * len(text) / max(len(text) + twice, 1)), 4)
     return "\n".join(textwrap.wrap(text, characters, max_lines=lines, placeholder=" …"))
 
 

@@ -2,27 +2,32 @@
 
 import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+PICTURE_CHANNELS = (1, 3, 4)  # of gray, RGB and RGBA, as which any picture can be opened
+
 
 def is_one(image: Any) -> bool:
-    """Tell one picture from several.
+    """Return whether it is one picture rather than several.
 
     Args:
         image: as in `prediction.predict`.
 
     Returns:
-        False for a list or another sequence, and for a tensor (b 3 h w).
+        False for a list, an iterator or another iterable, and for a tensor (b c h w) or an array
+        (b h w c).
     """
-    if isinstance(image, Tensor):
+    if isinstance(image, Tensor | np.ndarray):
         return image.ndim != 4
-    return not isinstance(image, Sequence) or isinstance(image, str | bytes | bytearray)
+    single = isinstance(image, str | bytes | bytearray | os.PathLike | Image.Image | Set | Mapping)
+    return single or hasattr(image, "read") or not isinstance(image, Iterable)
 
 
 def is_normalised(image: Any) -> bool:
@@ -39,13 +44,15 @@ def check_picture(picture: Any, place: str, *, in_chans: int) -> None:
         in_chans: channels that the model takes.
 
     Raises:
-        ValueError: if a tensor has another shape or holds NaN or infinity, or if the model does not
-            take the three channels that pictures are read with.
-        TypeError: if the type, or the dtype of a tensor, is none of those.
+        ValueError: if a tensor or an array has another shape, or holds NaN or infinity, or if the
+            model takes channels that no file is read with.
+        TypeError: if the type, or the dtype of a tensor or an array, is none of those.
     """
     name = f"`image{place}`"
     if isinstance(picture, Tensor):
-        _check_tensor(picture, name, in_chans if is_normalised(picture) else 3, alone=not place)
+        _check_tensor(picture, name, in_chans, alone=not place)
+    elif isinstance(picture, np.ndarray):
+        _check_array(picture, name, in_chans)
     elif isinstance(picture, io.TextIOBase):
         raise TypeError(
             f"Expected {name} to be a file opened in binary mode, but got one opened as text. Open "
@@ -53,14 +60,15 @@ def check_picture(picture: Any, place: str, *, in_chans: int) -> None:
         )
     elif not (isinstance(picture, str | os.PathLike | Image.Image) or hasattr(picture, "read")):
         raise TypeError(
-            f"Expected {name} to be a path, a PIL image, an open binary file or a tensor"
+            f"Expected {name} to be a path, a PIL image, an open binary file, an array or a tensor"
             f"{'' if place else ', or a list of these'}, but got {type(picture).__name__}."
             + _hint(picture)
         )
-    if in_chans != 3 and not is_normalised(picture):
+    elif in_chans not in PICTURE_CHANNELS:
         raise ValueError(
-            f"Expected {name} to be a normalised tensor ({in_chans}, h, w), because the model has "
-            f"in_chans={in_chans} and pictures are read as RGB."
+            f"Expected {name} to be a normalised tensor ({in_chans}, h, w) or an array (h, w, "
+            f"{in_chans}) of uint8, because the model has in_chans={in_chans} and files are read "
+            "as gray, RGB or RGBA."
         )
 
 
@@ -145,11 +153,27 @@ def _check_tensor(picture: Tensor, name: str, channels: int, *, alone: bool) -> 
     check_finite(picture, name)
 
 
+def _check_array(picture: NDArray[Any], name: str, channels: int) -> None:
+    if picture.dtype != np.uint8:
+        raise TypeError(
+            f"Expected {name} to be an array of uint8 (pixels 0 to 255), but got {picture.dtype}. "
+            "Scale it, or pass a normalised tensor."
+        )
+    taken = (*PICTURE_CHANNELS, channels) if channels in PICTURE_CHANNELS else (channels,)
+    gray = picture.ndim == 2 and 1 in taken
+    if not (gray or (picture.ndim == 3 and picture.shape[2] in taken)) or picture.size == 0:
+        forms = "(h, w, 3), (h, w, 4) or (h, w)" if 1 in taken else f"(h, w, {channels})"
+        hint = ""
+        if picture.ndim == 3 and picture.shape[0] in taken:
+            hint = " Move the channels to the end: transpose(1, 2, 0)."
+        raise ValueError(f"Expected {name} to have shape {forms}, but got {picture.shape}.{hint}")
+
+
 def _hint(picture: Any) -> str:
-    if isinstance(picture, np.ndarray):
-        return " Convert it with PIL.Image.fromarray."
     if isinstance(picture, bytes | bytearray):
         return " Wrap it in io.BytesIO."
+    if isinstance(picture, Set | Mapping):
+        return " It has no order for the answers to follow: make it a list."
     if isinstance(picture, Iterable):
         return " Make it a flat list."
     return ""

@@ -1,7 +1,7 @@
 """What a classifier says about a picture, for people: names and probabilities."""
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from recurrent_attention._errors import printable
 from recurrent_attention.input_checks import is_one
 from recurrent_attention.inputs import Picture, stream_inputs
 from recurrent_attention.modes import eval_mode
@@ -47,19 +48,21 @@ class Prediction(NamedTuple):
     boxes: tuple[tuple[float, float, float, float], ...] | None
 
     def __str__(self) -> str:
-        width = max(map(len, self.class_names))
+        names = [printable(name) for name in self.class_names]
+        width = max(map(len, names))
         lines = [
             f"{name:<{width}}  {100 * probability:5.1f} %"
-            for name, probability in zip(self.class_names, self.probabilities, strict=True)
+            for name, probability in zip(names, self.probabilities, strict=True)
         ]
         lines.append(
-            f"global stream alone: {self.global_class}, local stream alone: {self.local_class}"
+            f"global stream alone: {printable(self.global_class)}, local stream alone: "
+            f"{printable(self.local_class)}"
         )
         return "\n".join(lines)
 
     def __repr__(self) -> str:
         best = ", ".join(
-            f"{name} {100 * probability:.1f} %"
+            f"{printable(name)} {100 * probability:.1f} %"
             for name, probability in zip(self.class_names, self.probabilities, strict=True)
         )
         return f"<Prediction {best}>"
@@ -84,14 +87,14 @@ def predict(
 @overload
 def predict(
     model: "TwoStreamClassifier",
-    image: Picture | Sequence[Picture],
+    image: Picture | Iterable[Picture],
     *,
     patches: Any = None,
     top_k: int = 5,
 ) -> Prediction | list[Prediction]: ...
 def predict(
     model: "TwoStreamClassifier",
-    image: Picture | Sequence[Picture],
+    image: Picture | Iterable[Picture],
     *,
     patches: Any = None,
     top_k: int = 5,
@@ -100,9 +103,12 @@ def predict(
 
     Args:
         model: each of its modules is in the same mode afterwards.
-        image: one picture: a path, a PIL image, an open binary file, or a tensor (3 h w) of either
-            uint8 pixels in [0, 255] or floating-point values that are normalised as `data_config`
-            says, and taken in the size they have. Several: a list of these, or a tensor (b 3 h w).
+        image: one picture: a path, a PIL image, an open binary file, an array (h w) or (h w c) of
+            uint8, or a tensor (c h w) of either uint8 pixels in [0, 255] or floating-point values
+            that are normalised as `data_config` says, and taken in the size they have. Several: any
+            iterable of these that has an order (a list, `folder.glob("*.jpg")`, a generator), an
+            array (b h w c) or a tensor (b c h w). Files are read as gray, RGB or RGBA for a model
+            of one, three or four channels.
         patches: None lets the model propose its own. Else, for each picture, boxes (p 4), xyxy in
             pixels of the upright picture, or ready patches (p 3 h w), normalised. One picture takes
             them as they are, several take a list of them or a tensor with the axis b in front.

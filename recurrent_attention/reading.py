@@ -1,16 +1,27 @@
-"""Reading pictures: whatever a file or a PIL image holds becomes upright RGB."""
+"""Reading pictures: what a file, a PIL image or an array holds becomes upright 8-bit pixels."""
 
+import importlib
 import io
+import math
 import os
 import struct
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from recurrent_attention._errors import printable
+from recurrent_attention._files import check_regular_file, kind_of
+
+Mode = Literal["L", "RGB", "RGBA"]
+# A file says by its content which decoder it wants. Only these are tried: Pillow has some forty,
+# and that for PostScript starts an interpreter. HEIF is there once a package registers it.
+PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF")
+_LOADED_FORMATS = (*PICTURE_FORMATS, "MPO")  # what Pillow calls a JPEG of several pictures
 _TURNS = {  # what an EXIF orientation asks for; 1 is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -31,6 +42,14 @@ _UNREADABLE = (  # what Pillow was seen to raise on 31,500 damaged files of 21 k
     Image.DecompressionBombWarning,  # for callers who turn it into an error
 )
 _WHITE_16 = 65535
+_DARK_16 = 4096  # levels of a camera with 12 bits: kept in 16 bits unscaled, they look black
+_BITS, _MIN, _MAX, _SMIN, _SMAX = 258, 280, 281, 340, 341  # tags of TIFF
+_PLUGINS = {"JPEG": "Jpeg", "WEBP": "WebP"}  # named otherwise than their formats
+_LOADER = "Pass a `loader` that scales it: Pictures(..., loader=...), or an array."
+
+
+class RangeWarning(UserWarning):
+    """A picture of 16 bits uses so few of its levels that it is read almost black."""
 
 
 def open_picture(
@@ -38,12 +57,15 @@ def open_picture(
     *,
     name: str | None = None,
     reduction: int = 1,
+    mode: Mode = "RGB",
 ) -> Image.Image:
-    """Read a picture as RGB, upright (EXIF orientation applied).
+    """Read a picture, upright (EXIF orientation applied), with 8 bits a channel.
 
-    Gray levels of 16 bits are scaled to 8, transparent pixels become white, an animation shows its
-    first frame. Of an open file everything is read, from its beginning, and its position is the
-    same afterwards where it has one.
+    Only files of `PICTURE_FORMATS` are read, whatever their names say, and decoders of other
+    formats are not tried. Gray levels of more than 8 bits are scaled: by the range that a TIFF file
+    declares, else by the 16 bits that it has. Transparent pixels become white where `mode` has no
+    alpha. An animation shows its first frame. Of an open file everything is read, from its
+    beginning, and its position is the same afterwards where it has one.
 
     Args:
         source: a path, a file opened in binary mode, or a PIL image, which stays as it is.
@@ -51,13 +73,18 @@ def open_picture(
         reduction: 2, 4 or 8 lets JPEG files be decoded at that fraction of their sides, rounded up,
             which takes a half to a fifth of the time (libjpeg leaves out the finest frequencies).
             Other formats, and 1, are decoded whole.
+        mode: "RGB", "L" for gray, or "RGBA".
 
     Returns:
-        An RGB picture, decoded.
+        A picture of that mode, decoded.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is no picture, is cut off, or is larger than Pillow allows.
+        ValueError: if the file is no picture of these formats, is cut off, is larger than Pillow
+            allows, or holds numbers without a declared range (floating point, 32 bits).
+
+    Warns:
+        RangeWarning: if a picture of 16 bits has no level above 4095, and so looks black.
 
     Example:
         >>> file = io.BytesIO()
@@ -67,16 +94,18 @@ def open_picture(
     """
     if isinstance(source, Image.Image):
         with _one_sentence(f"in {name or 'the PIL image'}"):
-            return _upright_rgb(source)
+            if getattr(source, "tile", None) and source.format not in _LOADED_FORMATS:
+                raise ValueError(f"a file of the format {source.format} that is not decoded yet")
+            return _upright(source, mode)
     if isinstance(source, str | os.PathLike):
         with _open(source, name) as picture:
-            return _decoded(picture, reduction)
+            return _decoded(picture, reduction, mode)
     with (
         _one_sentence(f"in {name or 'the open file'}"),
         _rewindable(source) as file,
         _identify(file) as picture,
     ):
-        return _decoded(picture, reduction)
+        return _decoded(picture, reduction, mode)
 
 
 def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -99,24 +128,28 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         return (height, width) if turned else (width, height)
 
 
+def picture_suffixes() -> frozenset[str]:
+    """Return the suffixes that files of `PICTURE_FORMATS` have, in lower case, as ".jpg".
+
+    Suffixes that were registered with Pillow for one of these formats are among them, such as
+    ".heic" after `pillow_heif.register_heif_opener()`.
+    """
+    known = Image.registered_extensions().items()
+    return frozenset(suffix for suffix, form in known if form in _LOADED_FORMATS)
+
+
 @contextmanager
 def _open(path: str | os.PathLike[str], name: str | None = None) -> Iterator[Image.Image]:
-    where = f"at {os.fspath(path)}" + (f" ({name})" if name else "")
-    if _is_folder(Path(path)):
-        raise ValueError(f"Expected a picture {where}, but it is a folder. Pass the files in it.")
+    hints = {"a folder": "Pass the files in it.", "nothing": ""}
+    hint = hints.get(kind_of(path), "Replace or remove the file.")
+    check_regular_file(path, "a picture", hint, name=name or "")
+    where = f"at {printable(os.fspath(path))}" + (f" ({name})" if name else "")
     with (
         _one_sentence(where, " Replace or remove the file."),
         Path(path).open("rb") as file,
         _identify(file) as picture,
     ):
         yield picture
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except OSError:  # no permission to look, or too long a name: opening it says what is wrong
-        return False
 
 
 @contextmanager
@@ -127,7 +160,7 @@ def _one_sentence(where: str, hint: str = "") -> Iterator[None]:
     except FileNotFoundError:
         raise FileNotFoundError(f"Expected a picture {where}, but there is no file.") from None
     except _UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).rstrip(".")
+        reason = printable(str(error) or type(error).__name__).rstrip(".")
         sentence = f"Expected a readable picture {where}, but got: {reason}.{hint}"
         raise ValueError(sentence) from error
 
@@ -147,40 +180,47 @@ def _rewindable(file: IO[bytes]) -> Iterator[IO[bytes]]:
 
 
 def _identify(file: IO[bytes]) -> Image.Image:
+    for form in PICTURE_FORMATS:
+        if form not in Image.OPEN and form != "HEIF":
+            with suppress(ImportError):  # a Pillow that was built without it
+                importlib.import_module(f"PIL.{_PLUGINS.get(form, form.capitalize())}ImagePlugin")
+    formats = [form for form in PICTURE_FORMATS if form in Image.OPEN]
     try:
-        return Image.open(file)
+        return Image.open(file, formats=formats)
     except UnidentifiedImageError:
         file.seek(0)
-        reason = "data in no format that Pillow reads" if file.read(1) else "an empty file"
-        raise ValueError(reason) from None
+        known = f"data in none of the formats {', '.join(PICTURE_FORMATS)}"
+        raise ValueError(known if file.read(1) else "an empty file") from None
 
 
-def _decoded(picture: Image.Image, reduction: int) -> Image.Image:
+def _decoded(picture: Image.Image, reduction: int, mode: Mode) -> Image.Image:
     """Decode a picture that was just opened and belongs to nobody else."""
     if reduction > 1:
         picture.draft("RGB", (picture.width // reduction, picture.height // reduction))
-    return _upright_rgb(picture, copy=False)
+    return _upright(picture, mode, copy=False)
 
 
-def _upright_rgb(picture: Image.Image, *, copy: bool = True) -> Image.Image:
-    """Give a copy, or the picture itself where it is so already: a copy takes as long as decoding.
+def _upright(picture: Image.Image, mode: Mode, *, copy: bool = True) -> Image.Image:
+    """Return a copy, or the picture itself where it is so already; a copy costs a decoding.
 
     Args:
         picture: of any mode.
+        mode: that it shall have.
         copy: False if nobody else has the picture.
 
     Returns:
-        The upright RGB picture.
+        The upright picture.
     """
     picture.load()  # of a TIFF file this turns it, so ask for the orientation afterwards
     turn = _TURNS.get(_orientation(picture))
-    ready = picture.mode == "RGB" and "transparency" not in picture.info and turn is None
+    ready = picture.mode == mode and "transparency" not in picture.info and turn is None
     if ready and not copy:
-        rgb = picture
+        found = picture
     else:
-        rgb = _as_rgb(picture if turn is None else picture.transpose(turn))
-    rgb.info = {}  # it holds the old orientation, which a second reader would apply again
-    return rgb
+        white = _white(picture) if picture.mode[0] in "IF" else None
+        found = _in_mode(picture if turn is None else picture.transpose(turn), mode, white)
+    found.info = {}  # it holds the old orientation, which a second reader would apply again
+    return found
 
 
 def _orientation(picture: Image.Image) -> int:
@@ -191,24 +231,88 @@ def _orientation(picture: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else 1
 
 
-def _as_rgb(picture: Image.Image) -> Image.Image:
-    """Convert a copy to RGB; what is transparent becomes white, as a viewer shows it."""
-    if picture.mode.startswith("I"):
-        picture = _eight_bits(picture)
+def _in_mode(picture: Image.Image, mode: Mode, levels: tuple[float, float] | None) -> Image.Image:
+    """Convert a copy; what is transparent becomes white without alpha, as a viewer shows it."""
+    if levels is not None:
+        picture = _eight_bits(picture, *levels)
     palette = picture.palette if picture.mode == "P" else None
-    if (
+    if mode != "RGBA" and (
         picture.mode in ("RGBA", "RGBa", "LA", "PA")
         or "transparency" in picture.info
         or (palette is not None and palette.mode == "RGBA")
     ):
         picture = picture.convert("RGBA")
         paper = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(paper, picture).convert("RGB")
-    return picture.convert("RGB")
+        picture = Image.alpha_composite(paper, picture).convert("RGB")
+    elif picture.mode == "CMYK":  # to gray and to RGBA Pillow has no way of its own
+        picture = picture.convert("RGB")
+    return picture.convert(mode)
 
 
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    """Scale 16-bit gray levels (modes I;16, I), which Pillow itself would cut off at 255."""
-    levels = np.asarray(picture.convert("I"))
-    levels = np.where(levels == picture.info.get("transparency", -1), _WHITE_16, levels)
-    return Image.fromarray(np.rint(levels * (255 / _WHITE_16)).clip(0, 255).astype(np.uint8))
+def _white(picture: Image.Image) -> tuple[float, float]:
+    """Return the levels of black and white of a picture of mode I or F.
+
+    Raises:
+        ValueError: if nothing says which they are.
+    """
+    declared = _declared_range(picture)
+    if picture.mode.startswith("I;16"):
+        if declared is not None:
+            return declared
+        largest = int(np.asarray(picture.convert("I")).max())
+        if 0 < largest < _DARK_16:
+            warnings.warn(
+                f"A picture of 16 bits has no level above {largest} of {_WHITE_16} and declares no "
+                f"smaller range, so it is read almost black. {_LOADER} `check` lists such files.",
+                RangeWarning,
+                stacklevel=2,
+            )
+        return 0.0, float(_WHITE_16)
+    if picture.format == "PPM" and picture.mode == "I":  # Pillow scales it by the file's own range
+        return 0.0, float(_WHITE_16)
+    if declared is None:
+        kind = "floating-point numbers" if picture.mode == "F" else "numbers of 32 bits"
+        raise ValueError(f"{kind} that declare no range. {_LOADER}")
+    return declared
+
+
+def _declared_range(picture: Image.Image) -> tuple[float, float] | None:
+    """Return the smallest and largest level that a TIFF file declares; None if it declares none."""
+    tags = getattr(picture, "tag_v2", None)
+    if tags is None:
+        return None
+
+    def number(tag: int) -> float | None:
+        value = tags.get(tag)
+        value = value[0] if isinstance(value, tuple) and value else value
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    low, high = number(_SMIN), number(_SMAX)
+    if high is None:
+        # These two are often the levels that occur; of whole numbers only a depth counts.
+        low, high = number(_MIN), number(_MAX)
+        if high is not None and picture.mode != "F" and not _is_depth(high):
+            high = None
+    if high is None and picture.mode.startswith("I;16"):
+        bits = number(_BITS)
+        low, high = 0.0, 2.0**bits - 1 if bits is not None and 8 < bits < 16 else None
+    low = 0.0 if low is None else low
+    return (low, high) if high is not None and low < high else None
+
+
+def _is_depth(largest: float) -> bool:
+    """Return whether a level is the largest of so many bits: 255, 1023, 4095, 65535."""
+    return largest >= 1 and largest.is_integer() and (int(largest) & (int(largest) + 1)) == 0
+
+
+def _eight_bits(picture: Image.Image, black: float, white: float) -> Image.Image:
+    """Scale levels to 8 bits, which Pillow itself would cut off at 255."""
+    levels = np.asarray(picture if picture.mode == "F" else picture.convert("I"))
+    if not np.isfinite(levels).all():
+        raise ValueError(f"numbers that are NaN or infinite. {_LOADER}")
+    clear = levels == picture.info.get("transparency", math.nan)
+    scaled = np.rint((levels - black) * (255 / (white - black))).clip(0, 255)
+    eight = Image.fromarray(np.where(clear, 255, scaled).astype(np.uint8))
+    if clear.any():
+        eight.putalpha(Image.fromarray(np.where(clear, 0, 255).astype(np.uint8)))
+    return eight

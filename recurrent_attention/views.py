@@ -6,8 +6,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+
+from recurrent_attention.reading import Mode
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -16,6 +19,7 @@ EDGE_TOLERANCE = 1.0  # pixels that a box may stand out of its picture by roundi
 # from those of a whole decoding, and a classifier answers as well (docs/speed.md).
 REDUCING_GAP = 2.0
 EDITION = 2  # what was kept of views that were cut out in another way is not taken for these
+_MODES: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -44,16 +48,48 @@ def resampling(interpolation: str) -> Image.Resampling:
     return _RESAMPLING[interpolation]
 
 
-def pixels_of(picture: Image.Image) -> Tensor:
-    """Give the pixels of a picture, once for all the views that are cut out of it.
+def mode_of(in_chans: int) -> Mode:
+    """Return the mode that pictures are opened in for a model of so many channels.
 
     Args:
-        picture: RGB.
+        in_chans: 1 (gray), 3 (RGB) or 4 (RGB and alpha).
 
     Returns:
-        (3 h w) uint8, in memory pixel by pixel, which torch resizes three times as fast as Pillow.
+        The mode, as Pillow calls it.
+
+    Raises:
+        ValueError: if pictures have no mode of so many channels.
     """
-    return rearrange(torch.from_numpy(np.array(picture)), "h w c -> c h w")
+    if in_chans not in _MODES:
+        raise ValueError(
+            f"Expected a model of 1, 3 or 4 channels to open pictures for, but got {in_chans}. "
+            f"Pass arrays (h, w, {in_chans}) of uint8, or a `loader` that returns them: "
+            "Pictures(..., loader=...)."
+        )
+    return _MODES[in_chans]
+
+
+def pixels_of(picture: Image.Image | NDArray[np.uint8]) -> Tensor:
+    """Return the pixels of a picture, once for all the views that are cut out of it.
+
+    Args:
+        picture: upright, of mode L, RGB or RGBA, or an array (h w) or (h w c) uint8.
+
+    Returns:
+        (c h w) uint8, in memory pixel by pixel, which torch resizes three times as fast as Pillow.
+
+    Raises:
+        ValueError: if an array has another shape or type.
+    """
+    pixels = np.array(picture)
+    if pixels.ndim not in (2, 3) or pixels.dtype != np.uint8 or pixels.size == 0:
+        raise ValueError(
+            "Expected a picture as an array (h, w) or (h, w, c) of uint8, but got "
+            f"{pixels.dtype} in shape {pixels.shape}."
+        )
+    if pixels.ndim == 2:
+        return rearrange(torch.from_numpy(pixels), "h w -> 1 h w")
+    return rearrange(torch.from_numpy(pixels), "h w c -> c h w")
 
 
 def cut_view(
@@ -71,7 +107,7 @@ def cut_view(
     levels.
 
     Args:
-        pixels: (3 h w) uint8, of `pixels_of`.
+        pixels: (c h w) uint8, of `pixels_of`.
         box: (4) xyxy in pixels, inside the picture; cut at the nearest whole pixels.
         size: side of the square in pixels; the box's aspect ratio is lost, as in the paper.
         mean: per channel, for pixels in [0, 1].
@@ -79,7 +115,7 @@ def cut_view(
         interpolation: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Returns:
-        (3 size size) float32.
+        (c size size) float32.
 
     Raises:
         ValueError: if `interpolation` is another.
@@ -99,8 +135,8 @@ def cut_view(
     if interpolation in ("bilinear", "bicubic"):
         resized = F.interpolate(cut[None], (size, size), mode=interpolation, antialias=True)[0]
     else:  # which torch does not have for whole numbers
-        picture = Image.fromarray(rearrange(cut, "c h w -> h w c").numpy())
-        resized = pixels_of(picture.resize((size, size), known))
+        bands = [Image.fromarray(np.ascontiguousarray(band)) for band in cut.numpy()]
+        resized = torch.cat([pixels_of(band.resize((size, size), known)) for band in bands])
     # (pixels / 255 - mean) / std, in two passes over one tensor
     scale = torch.tensor([1 / (255 * s) for s in std])
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)])

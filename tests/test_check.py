@@ -56,7 +56,7 @@ SMALL = encoded(noise(1, (16, 16)), "png")
 ICON = b"ic07" + struct.pack(">I", len(SMALL) + 8) + SMALL  # ic07 says that it has 128 x 128 pixels
 ICON = b"icns" + struct.pack(">I", len(ICON) + 8) + ICON
 TRUNCATED = "image file is truncated"
-NOT_READ = "data in no format that Pillow reads"
+NOT_READ = "data in none of the formats JPEG, PNG, WEBP, TIFF, BMP, GIF, PPM, AVIF, HEIF"
 BAD_FILES = {
     "cut off.jpg": (JPEG[:-300], TRUNCATED),
     "without its data.jpg": (JPEG[: FRAME + 30], ""),

@@ -1,16 +1,18 @@
 """The strip that an explanation draws: what it says, that nothing overlaps, and how it is saved."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from matplotlib import rcParams
+from matplotlib import font_manager, rcParams
 from PIL import Image
 
-from recurrent_attention import Explanation
+from recurrent_attention import Explanation, figure_sheet
 from recurrent_attention.cell_offset import resample_cells
 from recurrent_attention.figure_sheet import readable, wrapped
 
@@ -287,3 +289,62 @@ def test_bad_image():
     with pytest.raises(TypeError) as caught:
         explanation().figure(image="bird.jpg")
     assert str(caught.value) == "Expected `image` to be a PIL.Image, but got str."
+
+
+@pytest.fixture
+def fonts(monkeypatch):
+    """Say which fonts the system has, and forget them afterwards."""
+
+    def have(*files):
+        monkeypatch.setattr(figure_sheet.font_manager, "findSystemFonts", lambda: list(files))
+        figure_sheet._system_fonts.cache_clear()
+
+    yield have
+    monkeypatch.undo()
+    figure_sheet._system_fonts.cache_clear()
+
+
+NAMES_OF_THE_WORLD = ["\u9de6\u9df0", "\uad74\ub69d\uc0c8", "\u30df\u30bd\u30b5\u30b6\u30a4"]
+
+
+def test_letters_that_no_font_has_are_warned_of_once(fonts, recwarn):
+    fonts()
+    names = [*NAMES_OF_THE_WORLD, "wren", "owl"]
+    figure = explanation(names=names).figure()
+    figure.canvas.draw()
+    (warning,) = (w for w in recwarn if "letters" in str(w.message))
+    assert re.fullmatch(
+        r"The figure shows \d+ letters as boxes, such as '.': no installed font has them. Install "
+        r"one, such as the package fonts-noto-cjk of Debian and Ubuntu, or a Noto font of that "
+        r"script.",
+        str(warning.message),
+    )
+    assert not [w for w in recwarn if "Glyph" in str(w.message)]
+
+
+def test_a_font_of_the_system_that_has_the_letters_is_taken(fonts, recwarn, monkeypatch):
+    here = Path(font_manager.findfont("DejaVu Serif"))
+    real = figure_sheet._letters_of
+    letters = frozenset(map(ord, "".join(NAMES_OF_THE_WORLD)))
+    monkeypatch.setattr(
+        figure_sheet,
+        "_letters_of",
+        lambda file: real(file) | (letters if file == here else frozenset()),
+    )
+    fonts(str(here))
+    assert figure_sheet.font_for("wren") == (None, frozenset())
+    assert figure_sheet.font_for(NAMES_OF_THE_WORLD[0]) == (here, frozenset())
+    lost = "\U000e0fff"
+    assert figure_sheet.font_for(NAMES_OF_THE_WORLD[0] + lost) == (here, {lost})
+    assert not recwarn
+
+
+def test_control_characters_of_a_class_name_are_shown_escaped():
+    assert figure_sheet.readable("004.Red\x1b[2J_Finch\n") == r"Red\x1b[2J Finch\n"
+
+
+def test_wide_letters_take_the_room_of_two():
+    assert figure_sheet.wrapped("\u9de6" * 30, 1.0, lines=1, per_inch=10) == "\u2026"
+    assert figure_sheet.wrapped("\u9de6" * 5, 1.0, per_inch=10) == "\u9de6" * 5
+    lines = figure_sheet.wrapped("\u9de6" * 9, 1.0, per_inch=10).split("\n")
+    assert [len(line) for line in lines] == [5, 4]

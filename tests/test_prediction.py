@@ -13,7 +13,9 @@ from PIL import Image
 from torch import nn
 
 from recurrent_attention import Prediction, TwoStreamClassifier, inputs
+from recurrent_attention.reading import open_picture
 
+UNKNOWN = "data in none of the formats JPEG, PNG, WEBP, TIFF, BMP, GIF, PPM, AVIF, HEIF"
 NAMES = ["auk", "coot", "dodo", "emu"]
 MEAN, STD = (0.3, 0.5, 0.6), (0.2, 0.25, 0.3)
 IMAGE, PATCH = 64, 32
@@ -590,7 +592,7 @@ def test_pictures_of_every_size(model, tmp_path, size):
 
 
 SHAPE = "Expected `image` to have shape (3, h, w) or (b, 3, h, w), but got "
-KINDS = "a path, a PIL image, an open binary file or a tensor"
+KINDS = "a path, a PIL image, an open binary file, an array or a tensor"
 BAD_PICTURES = [
     (torch.zeros(3, 3), ValueError, SHAPE + "(3, 3)."),
     (
@@ -619,10 +621,22 @@ BAD_PICTURES = [
     ),
     (None, TypeError, f"Expected `image` to be {KINDS}, or a list of these, but got NoneType."),
     (
-        np.zeros((20, 20, 3), np.uint8),
+        np.zeros((20, 20, 3)),
         TypeError,
-        f"Expected `image` to be {KINDS}, or a list of these, but got ndarray. Convert it with "
-        "PIL.Image.fromarray.",
+        "Expected `image` to be an array of uint8 (pixels 0 to 255), but got float64. Scale it, or "
+        "pass a normalised tensor.",
+    ),
+    (
+        np.zeros((3, 20, 20), np.uint8),
+        ValueError,
+        "Expected `image` to have shape (h, w, 3), (h, w, 4) or (h, w), but got (3, 20, 20). Move "
+        "the channels to the end: transpose(1, 2, 0).",
+    ),
+    (
+        {"a.jpg", "b.jpg"},
+        TypeError,
+        f"Expected `image` to be {KINDS}, or a list of these, but got set. It has no order for the "
+        "answers to follow: make it a list.",
     ),
     (
         b"\x89PNG",
@@ -633,7 +647,8 @@ BAD_PICTURES = [
     (
         {"image": "bird.jpg"},
         TypeError,
-        f"Expected `image` to be {KINDS}, or a list of these, but got dict. Make it a flat list.",
+        f"Expected `image` to be {KINDS}, or a list of these, but got dict. It has no order for "
+        "the answers to follow: make it a list.",
     ),
     (
         [Image.new("L", (5, 5)), [Image.new("L", (5, 5))]],
@@ -654,7 +669,7 @@ BAD_PICTURES = [
     (
         [Image.new("L", (5, 5)), io.BytesIO(b"picture")],
         ValueError,
-        "Expected a readable picture in `image[1]`, but got: data in no format that Pillow reads.",
+        f"Expected a readable picture in `image[1]`, but got: {UNKNOWN}.",
     ),
     (
         "gone.jpg",
@@ -669,8 +684,8 @@ BAD_PICTURES = [
     (
         [Image.new("L", (5, 5)), "text.jpg"],
         ValueError,
-        "Expected a readable picture at text.jpg (`image[1]`), but got: data in no format that "
-        "Pillow reads. Replace or remove the file.",
+        f"Expected a readable picture at text.jpg (`image[1]`), but got: {UNKNOWN}. Replace or "
+        "remove the file.",
     ),
 ]
 
@@ -806,19 +821,105 @@ def test_models_that_take_other_tensors():
         "Expected `image[1]` of 64 x 64 pixels, the size that 'test_vit3' was built for, but got "
         "shape (1, 3, 32, 32). Resize them, or build the backbone with another `img_size`."
     )
-    look = {"mean": (0.5,), "std": (0.2,)}
-    model = make(in_chans=1, backbone_kwargs={"pretrained_cfg_overlay": look})
-    for picture in (photo(), torch.zeros(3, 20, 20, dtype=torch.uint8)):
+    model = make(in_chans=2)
+    for picture in (photo(), "bird.jpg"):
         with pytest.raises(ValueError) as caught:
             model.predict(picture)
         assert str(caught.value) == (
-            "Expected `image` to be a normalised tensor (1, h, w), because the model has "
-            "in_chans=1 and pictures are read as RGB."
+            "Expected `image` to be a normalised tensor (2, h, w) or an array (h, w, 2) of uint8, "
+            "because the model has in_chans=2 and files are read as gray, RGB or RGBA."
         )
-    images = torch.randn(1, 1, IMAGE, IMAGE)
-    patches = torch.randn(1, 2, 1, PATCH, PATCH)
+    images = torch.randn(1, 2, IMAGE, IMAGE)
+    patches = torch.randn(1, 2, 2, PATCH, PATCH)
     with torch.no_grad():
         assert_is(model.predict(images[0], patches=patches[0]), model(images, patches))
+
+
+CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}
+
+
+def in_channels(count):
+    look = {"mean": MEAN[:1] if count == 1 else (*MEAN, 0.4)[:count]}
+    look["std"] = STD[:1] if count == 1 else (*STD, 0.5)[:count]
+    return make(in_chans=count, backbone_kwargs={"pretrained_cfg_overlay": look})
+
+
+@pytest.mark.parametrize("count", CHANNELS)
+def test_pictures_are_read_with_the_channels_of_the_model(tmp_path, count):
+    model = in_channels(count)
+    clear = photo().convert("RGBA")
+    clear.putalpha(photo(seed=1).convert("L"))
+    clear.save(tmp_path / "bird.png")
+    opened = open_picture(clear, mode=CHANNELS[count])
+    pixels = np.asarray(opened).reshape(opened.height, opened.width, count)
+    mean, std = (torch.tensor(model.data_config[key])[:, None, None] for key in ("mean", "std"))
+    boxes = relative(*opened.size)[0]
+
+    def view(box, side):
+        x0, y0, x1, y1 = (round(value) for value in box)
+        cut = [opened.getchannel(band).crop((x0, y0, x1, y1)) for band in range(count)]
+        cut = [band.resize((side, side), Image.Resampling.BICUBIC) for band in cut]
+        levels = torch.tensor(np.stack([np.asarray(band) for band in cut])).float()
+        return (levels / 255 - mean) / std
+
+    image = view((0, 0, *opened.size), IMAGE)[None]
+    patches = torch.stack([view(box, PATCH) for box in boxes.tolist()])[None]
+    with torch.no_grad():
+        wanted = model(image, patches)
+    found = model.predict(tmp_path / "bird.png")
+    assert_is(found, wanted, atol=0.05)
+    tensor = torch.tensor(pixels).permute(2, 0, 1)
+    for source in (clear, opened, np.array(opened), tensor):
+        assert model.predict(source) == found
+    model.explain(tmp_path / "bird.png").figure()
+
+
+def test_arrays_of_other_channels():
+    model = in_channels(2)
+    array = np.random.default_rng(0).integers(0, 255, (40, 50, 2), dtype=np.uint8)
+    assert model.predict(array) == model.predict(torch.tensor(array).permute(2, 0, 1))
+    model.explain(array).figure()
+
+
+def test_gray_of_sixteen_bits_for_a_model_of_one_channel(tmp_path):
+    model = in_channels(1)
+    deep = np.random.default_rng(0).integers(0, 65535, (40, 50), dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    eight = Image.fromarray(np.rint(deep / 257).astype(np.uint8))
+    assert model.predict(tmp_path / "deep.png") == model.predict(eight)
+
+
+def test_any_iterable_of_pictures(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(inputs, "PICTURES_PER_PASS_CPU", 1)  # the same arithmetic for each
+    for number in range(3):
+        photo(seed=number).save(tmp_path / f"{number}.png")
+    paths = sorted(tmp_path.glob("*.png"))
+    wanted = [model.predict(path) for path in paths]
+
+    def one_by_one():
+        yield from paths
+
+    assert sorted(model.predict(tmp_path.glob("*.png"))) == sorted(wanted)
+    assert model.predict(one_by_one()) == wanted
+    assert model.predict(tuple(map(str, paths))) == wanted
+    arrays = np.stack([np.asarray(Image.open(path)) for path in paths])
+    assert model.predict(arrays) == wanted
+    boxes = [relative(*photo().size)[0].tolist()] * 3  # lists, not tensors
+    assert model.predict(iter(paths), patches=boxes) == wanted
+    assert len(model.explain(iter(paths)).target) == 3
+
+
+def test_an_iterator_is_read_as_the_pictures_are_answered(model):
+    def pictures():
+        for _ in range(8):
+            yield photo()
+        yield "gone.jpg"
+
+    with pytest.raises(FileNotFoundError) as caught:
+        model.predict(pictures())
+    assert str(caught.value) == (
+        "Expected a picture at gone.jpg (`image[8]`), but there is no file."
+    )
 
 
 def test_a_saved_model_predicts_the_same(model, tmp_path):

@@ -1,6 +1,7 @@
 """Reading pictures: every mode and format as upright RGB, and one sentence for what is none."""
 
 import io
+import os
 import re
 from pathlib import Path
 
@@ -8,9 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recurrent_attention.reading import open_picture, picture_size
+from recurrent_attention.reading import (
+    PICTURE_FORMATS,
+    RangeWarning,
+    open_picture,
+    picture_size,
+    picture_suffixes,
+)
 
 WIDTH, HEIGHT = 6, 5
+UNKNOWN = "data in none of the formats JPEG, PNG, WEBP, TIFF, BMP, GIF, PPM, AVIF, HEIF"
 
 
 def said(caught):
@@ -48,7 +56,7 @@ def pictures():
     yield "16 bits, tiff", encoded(Image.fromarray(deep), "tiff"), wanted
     wide = Image.fromarray(deep.astype(np.int32))
     assert wide.mode == "I"
-    yield "32 bits", encoded(wide, "tiff"), wanted
+    yield "32 bits, declared", encoded(wide, "tiff", tiffinfo={340: 0, 341: 65535}), wanted
     clear = int(deep[2, 3])
     hole = [row[:] for row in wanted]
     hole[2][3] = [255] * 3
@@ -173,7 +181,7 @@ def test_sources_stay_as_they_are():
     assert file.tell() == 7
     text = io.BytesIO(b"no picture")
     text.seek(4)
-    with pytest.raises(ValueError, match="in no format that Pillow reads"):
+    with pytest.raises(ValueError, match="in none of the formats JPEG"):
         open_picture(text)
     assert text.tell() == 4
 
@@ -188,8 +196,7 @@ def test_a_stream_without_a_position():
     with pytest.raises(ValueError) as caught:
         open_picture(Download(b"no picture"))
     assert str(caught.value) == (
-        "Expected a readable picture in the open file, but got: data in no format that Pillow "
-        "reads."
+        f"Expected a readable picture in the open file, but got: {UNKNOWN}."
     )
 
 
@@ -205,7 +212,7 @@ def bad_files(folder):
 READABLE = "Expected a readable picture at {}, but got: "
 REPLACE = " Replace or remove the file."
 SENTENCES = [
-    ("text.jpg", ValueError, READABLE + "data in no format that Pillow reads." + REPLACE),
+    ("text.jpg", ValueError, READABLE + UNKNOWN + "." + REPLACE),
     ("empty.jpg", ValueError, READABLE + "an empty file." + REPLACE),
     (
         "cut.jpg",
@@ -279,3 +286,141 @@ def test_one_sentence_for_open_files_and_pil_images(tmp_path):
         with pytest.raises(ValueError) as caught:
             open_picture(source)
         assert said(caught) == sentence
+
+
+def test_a_file_does_not_choose_its_decoder(tmp_path, monkeypatch):
+    """Pillow would start Ghostscript for a PostScript file, whatever the file is called."""
+    started = tmp_path / "started"
+    script = tmp_path / "gs"
+    script.write_text(f"#!/bin/sh\ntouch '{started}'\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    path = tmp_path / "bird.jpg"
+    path.write_bytes(page)
+    for read in (open_picture, picture_size):
+        with pytest.raises(ValueError) as caught:
+            read(path)
+        assert said(caught) == READABLE.format(path) + UNKNOWN + "." + REPLACE
+    with pytest.raises(ValueError) as caught:
+        open_picture(io.BytesIO(page))
+    assert said(caught) == f"Expected a readable picture in the open file, but got: {UNKNOWN}."
+    with Image.open(path) as unread, pytest.raises(ValueError) as caught:
+        open_picture(unread)
+    assert said(caught) == (
+        "Expected a readable picture in the PIL image, but got: a file of the format EPS that is "
+        "not decoded yet."
+    )
+    assert not started.exists()
+    assert set(PICTURE_FORMATS) <= {*Image.OPEN, "HEIF", "AVIF"}
+
+
+def test_other_formats_are_not_even_tried(tmp_path, monkeypatch):
+    tried = []
+    Image.init()
+    for form, (factory, accept) in list(Image.OPEN.items()):
+        spy = lambda prefix, form=form: tried.append(form) or False  # noqa: E731
+        monkeypatch.setitem(Image.OPEN, form, (factory, spy if accept else None))
+    with pytest.raises(ValueError, match="in none of the formats"):
+        open_picture(io.BytesIO(b"8BPS no picture"))
+    assert set(tried) <= set(PICTURE_FORMATS)
+    assert tried
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes lie in folders on POSIX alone")
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    path = tmp_path / "x.jpg"
+    os.mkfifo(path)
+    for read in (open_picture, picture_size):
+        with pytest.raises(ValueError) as caught:
+            read(path)
+        assert said(caught) == f"Expected a picture at {path}, but it is a pipe.{REPLACE}"
+
+
+def test_suffixes_are_those_of_the_formats_and_of_what_was_registered(monkeypatch):
+    assert {".jpg", ".jfif", ".png", ".gif", ".webp", ".tif", ".bmp", ".pgm"} <= picture_suffixes()
+    assert not {".eps", ".ps", ".psd", ".ico", ".pdf", ".txt"} & picture_suffixes()
+    monkeypatch.setitem(Image.EXTENSION, ".heicx", "PNG")
+    assert ".heicx" in picture_suffixes()
+
+
+RAMP = np.linspace(0, 1, HEIGHT * WIDTH, dtype=np.float32).reshape(HEIGHT, WIDTH)
+WANTED = np.rint(RAMP.astype(float) * 255)
+
+
+@pytest.mark.parametrize(
+    ("levels_of", "tags"),
+    [
+        pytest.param(RAMP, {340: 0.0, 341: 1.0}, id="floating point"),
+        pytest.param(RAMP * 4 - 2, {340: -2.0, 341: 2.0}, id="below zero"),
+        pytest.param((RAMP * 2e9).astype(np.int32), {340: 0, 341: 2_000_000_000}, id="32 bits"),
+        pytest.param((RAMP * 4095).astype(np.uint16), {281: 4095}, id="12 of 16 bits"),
+        pytest.param((RAMP * 1000).astype(np.uint16), {340: 0, 341: 1000}, id="a range of 16 bits"),
+        pytest.param((RAMP * 65535).astype(np.uint16), {281: 60_000}, id="the largest that occurs"),
+    ],
+)
+def test_levels_are_scaled_by_the_range_that_the_file_declares(tmp_path, levels_of, tags):
+    path = tmp_path / "x.tif"
+    Image.fromarray(levels_of).save(path, tiffinfo=tags)
+    found = np.asarray(open_picture(path, mode="L")).astype(int)
+    assert np.abs(found - WANTED).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("levels_of", "kind"),
+    [
+        (RAMP, "floating-point numbers"),
+        (RAMP * 65535, "floating-point numbers"),
+        ((RAMP * 255).astype(np.int32), "numbers of 32 bits"),
+    ],
+)
+def test_levels_without_a_range_are_refused(tmp_path, levels_of, kind):
+    path = tmp_path / "x.tif"
+    Image.fromarray(levels_of).save(path)
+    reason = (
+        f"{kind} that declare no range. Pass a `loader` that scales it: Pictures(..., loader=...), "
+        "or an array."
+    )
+    with pytest.raises(ValueError) as caught:
+        open_picture(path)
+    assert said(caught) == READABLE.format(path) + reason + REPLACE
+    with pytest.raises(ValueError) as caught:
+        open_picture(Image.fromarray(levels_of))
+    assert said(caught) == f"Expected a readable picture in the PIL image, but got: {reason}"
+
+
+def test_numbers_that_are_not_finite_are_refused(tmp_path):
+    path = tmp_path / "x.tif"
+    Image.fromarray(np.where(RAMP > 0.5, np.nan, RAMP)).save(path, tiffinfo={340: 0.0, 341: 1.0})
+    with pytest.raises(ValueError, match="but got: numbers that are NaN or infinite"):
+        open_picture(path)
+
+
+def test_twelve_bits_in_sixteen_that_say_nothing_are_warned_of():
+    with pytest.warns(RangeWarning) as caught:
+        found = open_picture(Image.fromarray((RAMP * 4095).astype(np.uint16)))
+    assert str(caught[0].message) == (
+        "A picture of 16 bits has no level above 4095 of 65535 and declares no smaller range, so "
+        "it is read almost black. Pass a `loader` that scales it: Pictures(..., loader=...), or an "
+        "array. `check` lists such files."
+    )
+    assert np.asarray(found).max() == 16
+
+
+def test_gray_and_alpha_where_they_are_asked_for(tmp_path):
+    gray, colors, clear = levels(1), levels(3), levels(4)
+    assert np.array_equal(open_picture(Image.fromarray(gray), mode="L"), gray)
+    assert np.array_equal(open_picture(Image.fromarray(clear), mode="RGBA"), clear)
+    opaque = np.asarray(open_picture(Image.fromarray(colors), mode="RGBA"))
+    assert np.array_equal(opaque[..., :3], colors)
+    assert (opaque[..., 3] == 255).all()
+    seen = open_picture(Image.fromarray(clear))  # over white
+    assert np.array_equal(open_picture(Image.fromarray(clear), mode="L"), seen.convert("L"))
+    deep = levels(1, np.uint16)
+    wanted = np.rint(deep / 257).astype(np.uint8)
+    assert np.array_equal(open_picture(Image.fromarray(deep), mode="L"), wanted)
+    path = tmp_path / "hole.png"
+    Image.fromarray(deep).save(path, transparency=int(deep[2, 3]))
+    alpha = np.asarray(open_picture(path, mode="RGBA"))[..., 3]
+    assert (alpha == 0).sum() == 1
+    assert alpha[2, 3] == 0

@@ -1,5 +1,6 @@
 """Any timm model as a function from images to the feature map that its own classifier pools."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm.models
@@ -58,7 +59,8 @@ class FeatureBackbone(nn.Module):
         channels_last: whether the weights lie so that convolutions run over (b h w c), which is
             faster, on CPUs up to 1.3 times; images may lie as they like.
         data_config: how images have to be prepared: `mean`, `std`, `interpolation`, `crop_pct`,
-            `input_size`.
+            `input_size`. Of a model made for three channels, one channel has the average of their
+            means and more repeat them, as timm sums or repeats the weights of the first layer.
 
     Raises:
         ValueError: if timm does not know the model, or `img_size` does not fit it.
@@ -100,6 +102,8 @@ class FeatureBackbone(nn.Module):
         self.data_config: dict[str, Any] = resolve_input_data_config(
             self.model, {"input_size": (in_chans, img_size, img_size)}
         )
+        for look in ("mean", "std"):
+            self.data_config[look] = _per_channel(self.data_config[look], in_chans)
         for parameter in self.parameters() if self.channels_last else ():
             if parameter.ndim == 4:  # Module.to would refuse others, such as Conv3d's
                 parameter.data = parameter.data.to(memory_format=torch.channels_last)
@@ -225,6 +229,15 @@ class FeatureBackbone(nn.Module):
                 f"{self.name!r} was built for, but got shape {shape}. Resize them, or build the "
                 "backbone with another `img_size`."
             )
+
+
+def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
+    """Return a mean or deviation for each of a model's channels."""
+    if len(values) == in_chans:
+        return tuple(values)
+    if in_chans == 1:
+        return (sum(values) / len(values),)
+    return tuple(values[channel % len(values)] for channel in range(in_chans))
 
 
 def _damages_memory(layer: nn.Module) -> bool:
