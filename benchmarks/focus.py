@@ -233,14 +233,12 @@ def main() -> None:
                 args.backbone, len(train.class_names), pretrained=True, backbone_kwargs=overlay,
                 image_size=224, num_steps=1 if name == "one step" else args.steps,
             )  # fmt: skip
-            look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
-            look |= {"image_size": 224, "patch_size": 224}
             if name == "untrained recurrence":
                 model.attention.cells.requires_grad_(False)
             recipe = Recipe(epochs=args.epochs, label_smoothing=0.1, freeze=True, seed=seed)
-            data = TwoStreamDataset(train, train_boxes, num_patches=2, train=True, **look)
+            data = TwoStreamDataset.for_model(model, train, train_boxes, num_patches=2, train=True)
             fitted = fit(model, data, recipe=recipe, cache_dir=args.cache_dir, progress=False)
-            data = TwoStreamDataset(test, test_boxes, num_patches=1, **look)
+            data = TwoStreamDataset.for_model(model, test, test_boxes, num_patches=1)
             found = examine(model, test, data, indices, args.masked_pictures)
             results[name].append(found)
             if name == "trained":

@@ -111,8 +111,6 @@ def main() -> None:
             if row.steps == 0:
                 model.attention = NoRecurrence()
                 model.local_head = nn.Linear(model.local_backbone.out_channels, model.num_classes)
-            look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
-            look |= {"image_size": 224, "patch_size": patch_size}
             rest, validation = train.split(0.15, seed=seed)
             recipe = Recipe(
                 epochs=args.epochs, head_lr=row.head_lr, label_smoothing=args.label_smoothing,
@@ -121,12 +119,14 @@ def main() -> None:
             common = {"cache_dir": args.cache_dir / "features", "progress": False}
             fit(
                 model,
-                TwoStreamDataset(rest, given, num_patches=row.train_patches, train=True, **look),
-                TwoStreamDataset(validation, given, num_patches=row.patches, **look),
+                TwoStreamDataset.for_model(
+                    model, rest, given, num_patches=row.train_patches, train=True
+                ),
+                TwoStreamDataset.for_model(model, validation, given, num_patches=row.patches),
                 recipe=recipe,
                 **common,
             )
-            data = TwoStreamDataset(test, given, num_patches=row.patches, **look)
+            data = TwoStreamDataset.for_model(model, test, given, num_patches=row.patches)
             found.append(evaluate(model, data, frozen=True, **common))
         cells = []
         for values in (

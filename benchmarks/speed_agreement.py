@@ -35,16 +35,9 @@ def layouts(data: Path, run_dir: Path) -> str:
         A table.
     """
     model = TwoStreamClassifier.from_pretrained(run_dir / "model").eval()
-    look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
     test = CUB200(data, "test")
-    views = TwoStreamDataset(
-        test,
-        read_boxes(run_dir / "boxes.json", test),
-        image_size=model.image_size,
-        patch_size=model.patch_size,
-        num_patches=model.num_patches,
-        **look,
-    )
+    boxes = read_boxes(run_dir / "boxes.json", test)
+    views = TwoStreamDataset.for_model(model, test, boxes)
     models = [copy.deepcopy(model).to(memory_format=layout) for _, layout, _ in SETTINGS]
     answers: dict[str, list[torch.Tensor]] = {name: [] for name, _, _ in SETTINGS}
     labels = []

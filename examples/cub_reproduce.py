@@ -24,6 +24,7 @@ import platform
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -241,9 +242,10 @@ class Squared(Pictures):
         super().__init__(pictures.root, pictures.names, pictures.labels, pictures.class_names)
         self.side = side
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        picture, label = super().__getitem__(index)
-        return picture.resize((self.side, self.side), Image.Resampling.BILINEAR), label
+    def open(self, index: int, *, reduction: int = 1) -> Image.Image:
+        """Open the square; whole, since patches are cut out of it at its own size."""
+        whole = super().open(index)
+        return whole.resize((self.side, self.side), Image.Resampling.BILINEAR)
 
     def size(self, index: int) -> tuple[int, int]:
         return self.side, self.side
@@ -436,13 +438,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     }
     if not (run.path / "config.json").is_file():  # a resumed run keeps its own
         run.write_json("config.json", config)
-    views = {
-        "image_size": args.image_size,
-        "patch_size": args.patch_size,
-        "mean": model.data_config["mean"],
-        "std": model.data_config["std"],
-        "interpolation": model.data_config["interpolation"],
-    }
+    views = partial(TwoStreamDataset.for_model, model, boxes=boxes)
     common = {
         "device": args.device,
         "num_workers": args.workers,
@@ -451,16 +447,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if args.protocol == "paper":
         # To the letter: no augmentation, a random patch in training and at test, and the epoch that
         # is best on test. Drawing at random is `train=True` without flips.
-        data = TwoStreamDataset(train, boxes, num_patches=1, train=True, flip=False, **views)
-        chosen_on, held_out = (
-            "test",
-            TwoStreamDataset(test, boxes, num_patches=1, train=True, flip=False, **views),
-        )
+        chosen_on = "test"
+        data, held_out = (views(part, train=True, flip=False) for part in (train, test))
     else:
         chosen_on = "validation"
         rest, validation = train.split(VALIDATION_SHARE, seed=args.seed)
-        data = TwoStreamDataset(rest, boxes, num_patches=args.train_patches, train=True, **views)
-        held_out = TwoStreamDataset(validation, boxes, num_patches=args.num_patches, **views)
+        data = views(rest, train=True, num_patches=args.train_patches)
+        held_out = views(validation)
     if processes.is_main_process:
         print(f"{len(data)} pictures to train on, {len(held_out)} of {chosen_on} to choose by")
     fitted = fit(model, data, held_out, recipe=recipe, run_folder=run, resume=args.resume, **common)
@@ -475,10 +468,9 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             best["val_images_per_second"],
         )
     else:
-        test_data = TwoStreamDataset(test, boxes, num_patches=args.num_patches, **views)
         final = evaluate(
             model,
-            test_data,
+            views(test),
             batch_size=args.batch_size,
             precision=args.precision,
             frozen=args.freeze,

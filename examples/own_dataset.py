@@ -66,16 +66,14 @@ def main(arguments: list[str] | None = None) -> Path:
     boxes = propose_patches(model, pictures)
     write_boxes(run.path / "boxes.json", boxes)
 
-    views = {"image_size": args.image_size, "patch_size": args.patch_size}
-    views |= {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
     fit(
         model,
-        TwoStreamDataset(train, boxes, num_patches=NUM_PATCHES, train=True, **views),
-        TwoStreamDataset(validation, boxes, num_patches=NUM_PATCHES, **views),
+        TwoStreamDataset.for_model(model, train, boxes, train=True),
+        TwoStreamDataset.for_model(model, validation, boxes),
         recipe=Recipe(epochs=args.epochs, label_smoothing=0.1, freeze=True, seed=args.seed),
         run_folder=run,
     )
-    found = evaluate(model, TwoStreamDataset(test, boxes, num_patches=NUM_PATCHES, **views))
+    found = evaluate(model, TwoStreamDataset.for_model(model, test, boxes))
     print(
         f"top-1 of {found.num_images} test pictures: global {100 * found.global_top1:.1f} %, "
         f"local {100 * found.local_top1:.1f} %, fused {100 * found.fused_top1:.1f} %"

@@ -1,5 +1,6 @@
 """The words of messages: names from outside made safe to print, reasons made one line."""
 
+from collections.abc import Sequence
 from typing import Any
 
 _JOINERS = "\u200c\u200d"  # of Persian, Hindi and emoji: they are no control characters
@@ -42,3 +43,9 @@ def first_line(error: object, most: int = 300) -> str:
     """
     text = str(error).strip().partition("\n")[0].rstrip(".")
     return printable(text)[:most] or type(error).__name__
+
+
+def listed(names: Sequence[object], most: int = 3) -> str:
+    """Return the first names of several as text for a message: "a, b, c, ..."."""
+    shown = ", ".join(printable(name) for name in names[:most])
+    return shown + (", ..." if len(names) > most else "")

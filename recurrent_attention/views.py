@@ -118,7 +118,7 @@ def cut_view(
         (c size size) float32.
 
     Raises:
-        ValueError: if `interpolation` is another.
+        ValueError: if `interpolation` is another, or `mean` or `std` fit other channels.
 
     Example:
         >>> pixels = pixels_of(Image.new("RGB", (40, 30), (255, 0, 0)))
@@ -130,6 +130,11 @@ def cut_view(
                  [-1., -1.]]])
     """
     known = resampling(interpolation)
+    if not len(pixels) == len(mean) == len(std):
+        raise ValueError(
+            f"Expected `mean` and `std` to have a number for each of the {len(pixels)} channels, "
+            f"but got {tuple(mean)} and {tuple(std)}. TwoStreamDataset.for_model takes the model's."
+        )
     x0, y0, x1, y1 = whole_pixels(box, pixels.shape[2], pixels.shape[1])
     cut = pixels[:, y0:y1, x0:x1]
     if interpolation in ("bilinear", "bicubic"):

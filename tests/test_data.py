@@ -312,11 +312,16 @@ def test_pictures_listed_twice_or_unequal(tmp_path):
         Pictures(tmp_path, ["a.jpg", "b.jpg"], [0], "a")
 
 
+@pytest.mark.filterwarnings("ignore:1 of 3 classes:UserWarning")
 def test_validation_split_is_stratified_seeded_and_disjoint(tmp_path):
     labels = [0] * 40 + [1] * 10 + [2] * 1
     data = Pictures(tmp_path, [f"{i}.jpg" for i in range(51)], labels, "abc")
     state = torch.get_rng_state()
-    rest, held_out = data.split(0.2, seed=3)
+    with pytest.warns(UserWarning, match="one picture") as said:
+        rest, held_out = data.split(0.2, seed=3)
+    assert str(said[0].message) == (
+        "1 of 3 classes have one picture, which cannot be split: c. What is split off lacks them."
+    )
     assert torch.equal(torch.get_rng_state(), state)
     assert [held_out.labels.count(label) for label in range(3)] == [8, 2, 0]
     assert sorted(rest.names + held_out.names) == sorted(data.names)
@@ -334,7 +339,13 @@ def test_folder_per_class(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     (tmp_path / "empty").mkdir()
-    data = PictureFolder(tmp_path)
+    with pytest.warns(UserWarning, match="Left out") as said:
+        data = PictureFolder(tmp_path)
+    assert str(said[0].message) == (
+        f"Left out of {tmp_path}: 1 class without pictures (empty), 1 file that is no picture "
+        "(finch/notes.txt)."
+    )
+    (tmp_path / "finch" / "notes.txt").unlink()
     assert data.class_names == ("finch", "wren")
     assert data.names == ("finch/1.jpg", "wren/b.JPG", "wren/deep/a.png")
     assert data.labels == (0, 1, 1)
@@ -471,7 +482,7 @@ def test_patch_file_that_is_none(cub):
     train = CUB200(cub)
     path = cub / "train_patches.npy"
     with pytest.raises(
-        FileNotFoundError, match="^Expected a patch file at .*, but there is none.$"
+        FileNotFoundError, match="^Expected a patch file at .*, but there is no file.$"
     ):
         read_patch_file(path, train)
     path.write_text("boxes")

@@ -11,7 +11,8 @@ from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.decoding import BadPicture
 from recurrent_attention.data.dogs import StanfordDogs
 from recurrent_attention.data.folder import PictureFolder
-from recurrent_attention.data.pictures import Pictures, pictures_under
+from recurrent_attention.data.listing import pictures_under
+from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.data.synthetic import SyntheticBirds
 from recurrent_attention.data.two_stream import TwoStreamDataset, TwoStreamSample
 from recurrent_attention.reading import open_picture

@@ -2,13 +2,17 @@
 
 import json
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from recurrent_attention._errors import first_line, printable
+from recurrent_attention._files import check_regular_file
+from recurrent_attention.data.conversions import boxes_from
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.views import check_boxes
 from recurrent_attention.whole_file import whole_file
@@ -28,7 +32,36 @@ _NO_ARRAY = (  # what NumPy was seen to raise on damaged files, and kin
 AUTHORS_PICTURE_SIDE = 448  # their boxes are in pixels of the whole picture resized to this square
 
 
-def write_boxes(path: str | Path, boxes: Mapping[str, Tensor]) -> None:
+class Boxes(Mapping[str, Tensor]):
+    """Boxes by picture, kept in one table: worker processes get two tensors, not one a picture.
+
+    Args:
+        boxes: relative file name to (n 4) xyxy in pixels, as a tensor, an array or lists.
+        names: of the pictures whose boxes to keep.
+
+    Raises:
+        ValueError: if a picture has no boxes, or they have another shape.
+        TypeError: if they are no numbers.
+    """
+
+    def __init__(self, boxes: Mapping[str, Any], names: Sequence[str]) -> None:
+        rows = [boxes_from(boxes_of(name, boxes), name) for name in names]
+        self._place = {name: number for number, name in enumerate(names)}
+        self._table = torch.cat(rows) if rows else torch.empty(0, 4)
+        self._ends = torch.tensor([0, *map(len, rows)]).cumsum(0)
+
+    def __getitem__(self, name: str) -> Tensor:
+        place = self._place[name]
+        return self._table[self._ends[place] : self._ends[place + 1]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._place)
+
+    def __len__(self) -> int:
+        return len(self._place)
+
+
+def write_boxes(path: str | Path, boxes: Mapping[str, Any]) -> None:
     """Write boxes into a JSON file, whole or not at all.
 
     The file holds `{"boxes": {"wren/1.jpg": [[x0, y0, x1, y1], ...], ...}}`, in pixels of the
@@ -36,9 +69,12 @@ def write_boxes(path: str | Path, boxes: Mapping[str, Tensor]) -> None:
 
     Args:
         path: of the file, which is replaced if it exists.
-        boxes: relative file name to (n 4).
+        boxes: relative file name to (n 4): tensors, arrays or lists.
     """
-    rows = {name: [_shortest(box) for box in some.float().numpy()] for name, some in boxes.items()}
+    rows = {
+        name: [_shortest(box) for box in boxes_from(some, name).numpy()]
+        for name, some in boxes.items()
+    }
     with whole_file(Path(path)) as beside:
         beside.write_text(json.dumps({"boxes": rows}, indent=0) + "\n", encoding="utf-8")
 
@@ -59,8 +95,7 @@ def read_boxes(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
             picture.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a file of boxes at {path}, but there is none.")
+    check_regular_file(path, "a file of boxes")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["boxes"]
         every = {str(name): torch.tensor(row, dtype=torch.float32) for name, row in rows.items()}
@@ -97,8 +132,7 @@ def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
         ValueError: if it is no such array, does not fit the split, or holds an empty box.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a patch file at {path}, but there is none.")
+    check_regular_file(path, "a patch file")
     table = _read_table(path)
     if len(table) != len(pictures):
         raise ValueError(
@@ -139,7 +173,7 @@ def find_patch_files(folder: str | Path) -> tuple[Path, Path]:
     return paths
 
 
-def boxes_of(name: str, boxes: Mapping[str, Tensor]) -> Tensor:
+def boxes_of(name: str, boxes: Mapping[str, Any]) -> Any:
     """Look up the boxes of one picture.
 
     Args:
@@ -154,8 +188,8 @@ def boxes_of(name: str, boxes: Mapping[str, Tensor]) -> Tensor:
     """
     if name not in boxes:
         raise ValueError(
-            f"Expected boxes for {name}, but the {len(boxes)} given are of other pictures. Key "
-            "them by the file name relative to the data set's root."
+            f"Expected boxes for {printable(name)}, but the {len(boxes)} given are of other "
+            "pictures. Key them by the file name relative to the data set's root."
         )
     return boxes[name]
 
@@ -174,8 +208,8 @@ def _read_table(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]
         with np.errstate(over="raise"):
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except _NO_ARRAY as error:
-        reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
-        raise ValueError(f"Expected {path} to be a NumPy array file, but got: {reason}.") from error
+        sentence = f"Expected {printable(path)} to be a NumPy array file, but got: "
+        raise ValueError(f"{sentence}{first_line(error)}.") from error
     if mapped.ndim != 3 or mapped.shape[1] == 0 or mapped.shape[2] != 5:
         raise ValueError(
             f"Expected {path} to hold rows [y0, y1, x0, x1, label] in shape (pictures, boxes, 5), "

@@ -11,9 +11,11 @@ from typing import Literal, NamedTuple
 from PIL import Image
 from tqdm.auto import tqdm
 
-from recurrent_attention.reading import open_picture, picture_size
+from recurrent_attention._errors import printable
+from recurrent_attention._files import kind_of
+from recurrent_attention.reading import RangeWarning, open_picture, picture_size
 
-Fault = Literal["unreadable", "decompression bomb", "wrong size"]
+Fault = Literal["unreadable", "decompression bomb", "wrong size", "wrong range"]
 MIN_SIDE = 8  # pixels: below, a picture shows nothing, and most backbones leave no cell of it
 PICTURES_AT_ONCE = 16  # that a worker is handed; handing them over one by one costs more time
 
@@ -48,7 +50,7 @@ class Decoded(NamedTuple):
     @property
     def is_readable(self) -> bool:
         """Whether `open_picture` reads it."""
-        return self.fault is None or self.fault == "wrong size"
+        return self.fault in (None, "wrong size", "wrong range")
 
 
 def decode(path: Path) -> Decoded:
@@ -61,12 +63,9 @@ def decode(path: Path) -> Decoded:
         What is wrong with it, if anything, and two digests to know it again.
     """
     try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            return Decoded(
-                "unreadable", "it is a pipe or a device"
-            )  # to open it could wait forever
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("ignore")  # of Pillow, on damaged EXIF data: the pixels count
+            warnings.simplefilter("always", RangeWarning)
             stated = picture_size(path)
             picture = open_picture(path)
         content = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
@@ -85,6 +84,9 @@ def decode(path: Path) -> Decoded:
     if min(size) < MIN_SIDE:
         reason = f"{_times(size)} pixels, less than {MIN_SIDE} on a side"
         return found._replace(fault="wrong size", reason=reason)
+    if said:
+        reason = "16 bits of which so few are used, without a declared range, that it looks black"
+        return found._replace(fault="wrong range", reason=reason)
     return found
 
 
@@ -131,14 +133,15 @@ def _in_processes(paths: Sequence[Path], num_workers: int) -> Iterator[Decoded]:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "a link to nothing" if path.is_symlink() else "there is no file"
+    kind = kind_of(path)
+    if kind != "a file":
+        return (
+            "there is no file" if kind == "nothing" else kind if "link" in kind else f"it is {kind}"
+        )
     cause = error.__cause__ or error
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror  # without the path, which stands beside it
-    if cause is error:  # the one sentence of `open_picture` that has no other cause
-        return "it is a folder"
-    return " ".join(str(cause).split()).rstrip(".") or type(cause).__name__
+    return printable(" ".join(str(cause).split())).rstrip(".") or type(cause).__name__
 
 
 def _times(size: tuple[int, int]) -> str:

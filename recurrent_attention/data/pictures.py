@@ -1,94 +1,201 @@
 """Labelled pictures on disk: the form that every data set of this package has."""
 
+import hashlib
+import os
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from recurrent_attention._errors import listed, printable
+from recurrent_attention.data.conversions import class_names_of, labels_of, name_of
 from recurrent_attention.data.decoding import BadPicture, decode_all
-from recurrent_attention.reading import open_picture, picture_size
+from recurrent_attention.reading import Mode, open_picture, picture_size
+from recurrent_attention.views import mode_of, pixels_of
 
 _OUT = re.compile(r"^$|^/|(^|/)\.\.(/|$)|\\|^[A-Za-z]:|\0")  # on Windows, too
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
+Loader = Callable[[Path], Image.Image | NDArray[np.uint8]]
+Opened = Image.Image | NDArray[np.uint8]
 
 
-class Pictures(Dataset[tuple[Image.Image, int]]):
+class Pictures(Dataset[tuple[Opened, int]]):
     """Pictures by relative file name, each with a label.
+
+    `open` is the one door to their pixels: indexing, sizes, digests, views and checks go through
+    it. A data set whose pictures are no files, or are changed when they are opened, overrides it.
 
     Indexing gives `(picture, label)` with an RGB `PIL.Image`, also for grayscale or palette files.
 
     Args:
         root: the folder that the names are relative to.
-        names: relative file names, with forward slashes.
-        labels: one class index in [0, k) for each name.
+        names: relative file names, with forward slashes; paths will do.
+        labels: one class index in [0, k) for each name, as whole numbers, an array or a tensor.
         class_names: k names.
+        mode: what pictures are opened as: "RGB", "L" (gray) or "RGBA"; see `in_mode`.
+        loader: what opens a file instead of `open_picture`: from its path to an upright PIL image
+            or an array (h w) or (h w c) of uint8. For formats that are not read, numbers without a
+            declared range, other numbers of channels.
 
     Attributes:
         root: the folder.
         names: tuple of relative file names.
         labels: tuple of class indices.
         class_names: tuple of class names.
+        mode: as given.
+        loader: as given.
 
     Raises:
-        ValueError: if names and labels differ in number, a name stands twice, or leads out of the
-            folder.
+        ValueError: if names and labels differ in number, a label is no class, a name stands twice,
+            or leads out of the folder.
+        TypeError: if a name is no text, or a label no whole number.
     """
 
     def __init__(
         self,
-        root: str | Path,
-        names: Iterable[str],
+        root: str | os.PathLike[str],
+        names: Iterable[str | os.PathLike[str]],
         labels: Iterable[int],
         class_names: Iterable[str],
+        *,
+        mode: Mode = "RGB",
+        loader: Loader | None = None,
     ) -> None:
         self.root = Path(root)
-        self.names = tuple(names)
-        self.labels = tuple(labels)
-        self.class_names = tuple(class_names)
-        if len(self.names) != len(self.labels):
-            raise ValueError(
-                "Expected `names` and `labels` to be equally many, but got "
-                f"{len(self.names)} and {len(self.labels)}."
-            )
+        self.names = tuple(map(name_of, names))
+        self.class_names = class_names_of(class_names)
+        self.labels = labels_of(labels, self.names, len(self.class_names))
+        self.mode = mode
+        self.loader = loader
+        self._sizes: dict[str, tuple[int, int]] = {}  # of what has no header to read them from
         if len(set(self.names)) != len(self.names):
             twice = next(name for name, count in Counter(self.names).items() if count > 1)
-            raise ValueError(f"Expected each picture to be listed once, but {twice} stands twice.")
+            raise ValueError(
+                f"Expected each picture to be listed once, but {printable(twice)} stands twice."
+            )
         for name in self.names:  # they may come from the text files of others
             if _OUT.search(name):
                 raise ValueError(
-                    f"Expected names of pictures below {self.root}, but got {name[:200]!r}."
+                    f"Expected names of pictures below {printable(self.root)}, but got "
+                    f"{name[:200]!r}."
                 )
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__getitem__" in vars(cls) and cls.open is Pictures.open:
+            raise TypeError(
+                f"Expected {cls.__name__} to override `open`, through which views, sizes and "
+                "checks see a picture, but it overrides `__getitem__` alone."
+            )
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Opened, int]:
         return self.open(index), self.labels[index]
 
     def path(self, index: int) -> Path:
-        """Tell where picture number `index` lies."""
+        """Return where picture number `index` lies."""
         return self.root / self.names[index]
 
-    def open(self, index: int, *, reduction: int = 1) -> Image.Image:
-        """Decode picture number `index`, in RGB and upright.
+    def open(self, index: int, *, reduction: int = 1) -> Opened:
+        """Decode picture number `index`, upright, in this data set's mode.
 
         Args:
             index: of the picture.
             reduction: as in `open_picture`.
 
         Returns:
-            The picture.
+            The picture, or what the loader returned where that is an array.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is no picture.
+            TypeError: if the loader returned something else.
         """
-        return open_picture(self.path(index), reduction=reduction)
+        if self.loader is None:
+            return open_picture(self.path(index), reduction=reduction, mode=self.mode)
+        found = self.loader(self.path(index))
+        if isinstance(found, Image.Image):
+            return open_picture(found, name=printable(self.path(index)), mode=self.mode)
+        if isinstance(found, np.ndarray):
+            return found
+        raise TypeError(
+            f"Expected `loader` to return a PIL image or an array of uint8 for "
+            f"{printable(self.path(index))}, but got {type(found).__name__}."
+        )
+
+    def pixels(self, index: int, *, reduction: int = 1) -> Tensor:
+        """Return the pixels of picture number `index` in this data set's mode: (c h w) uint8.
+
+        Args:
+            index: of the picture.
+            reduction: as in `open_picture`.
+        """
+        found = self.open(index, reduction=reduction)
+        if isinstance(found, np.ndarray) and found.shape[2:] in ((), (1,), (3,), (4,)):
+            pixels_of(found)  # refuses what is no picture
+            found = Image.fromarray(found[..., 0] if found.shape[2:] == (1,) else found)
+        if isinstance(found, Image.Image) and found.mode != self.mode:
+            found = open_picture(found, mode=self.mode)
+        return pixels_of(found)
 
     def size(self, index: int) -> tuple[int, int]:
-        """Tell (width, height) of picture number `index` in pixels, from its file's header."""
-        return picture_size(self.path(index))
+        """Return (width, height) of picture number `index` in pixels.
+
+        A file's header says it; what `open` was overridden for, or a loader, has to be opened.
+        """
+        if self._is_plain:
+            return picture_size(self.path(index))
+        name = self.names[index]
+        if name not in self._sizes:
+            _, height, width = self.pixels(index).shape
+            self._sizes[name] = (width, height)
+        return self._sizes[name]
+
+    def content(self, index: int) -> str:
+        """Return a digest of picture number `index`: of its file, or of its pixels without one."""
+        if self._is_plain:
+            return hashlib.sha256(self.path(index).read_bytes()).hexdigest()
+        pixels = self.pixels(index)
+        digest = hashlib.sha256(repr(tuple(pixels.shape)).encode())
+        digest.update(pixels.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether what is opened is what the file holds."""
+        return self.loader is None and type(self).open is Pictures.open
+
+    def in_mode(self, mode: Mode) -> Self:
+        """Return the same pictures, opened as "RGB", "L" (gray) or "RGBA"."""
+        if mode == self.mode:
+            return self
+        other = self.subset(range(len(self)))
+        other.mode = mode
+        return other
+
+    def for_channels(self, in_chans: int) -> Self:
+        """Return the same pictures, opened for a model of so many channels.
+
+        Args:
+            in_chans: 1 opens gray, 3 RGB, 4 RGB with alpha; others need a loader, or an `open` of
+                a subclass, that returns arrays of so many.
+
+        Raises:
+            ValueError: if there is neither.
+        """
+        if in_chans not in (1, 3, 4) and not self._is_plain:
+            return self
+        return self.in_mode(mode_of(in_chans))
 
     def subset(self, indices: Sequence[int]) -> Self:
         """Keep some of the pictures, in the given order.
@@ -151,6 +258,8 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
         Raises:
             ValueError: if `fraction` is not in (0, 1).
         """
+        if isinstance(fraction, bool) or not isinstance(fraction, int | float):
+            raise TypeError(f"Expected `fraction` to be a number, but got {fraction!r}.")
         if not 0 < fraction < 1:
             raise ValueError(f"Expected `fraction` to be in (0, 1), but got {fraction}.")
         generator = torch.Generator().manual_seed(seed)
@@ -162,24 +271,12 @@ class Pictures(Dataset[tuple[Image.Image, int]]):
             wanted = max(1, round(fraction * len(members)))
             order = torch.randperm(len(members), generator=generator).tolist()
             held_out.update(members[i] for i in order[: min(wanted, len(members) - 1)])
+        lone = [self.class_names[label] for label in sorted(by_class) if len(by_class[label]) == 1]
+        if lone:
+            warnings.warn(
+                f"{len(lone)} of {len(by_class)} classes have one picture, which cannot be split: "
+                f"{listed(lone)}. What is split off lacks them.",
+                stacklevel=2,
+            )
         kept = [index for index in range(len(self)) if index not in held_out]
         return self.subset(kept), self.subset(sorted(held_out))
-
-
-def pictures_under(folder: str | Path) -> list[Path]:
-    """List the picture files in a folder, at any depth, sorted; hidden ones are left out.
-
-    Args:
-        folder: where to look.
-
-    Returns:
-        Paths that begin with `folder`.
-    """
-    return sorted(
-        (
-            file
-            for file in Path(folder).rglob("*")
-            if file.suffix.lower() in PICTURE_SUFFIXES and file.name[0] != "."
-        ),
-        key=lambda file: file.parts,  # paths of Windows compare without case: another order
-    )

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import RandomResizedCrop
 
-from recurrent_attention.data.boxes import boxes_of
+from recurrent_attention._errors import printable
+from recurrent_attention.data.boxes import Boxes
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.views import (
     IMAGENET_MEAN,
@@ -17,10 +18,12 @@ from recurrent_attention.views import (
     check_boxes,
     clip_boxes,
     cut_view,
-    pixels_of,
     reduction_for,
     resampling,
 )
+
+if TYPE_CHECKING:
+    from recurrent_attention.classifier import TwoStreamClassifier
 
 CROP_RATIO = (3 / 4, 4 / 3)  # aspect ratios of a random crop: torchvision's and timm's default
 MIN_VISIBLE = 0.5  # a box counts as inside a crop while half of it is; less shows another part
@@ -31,8 +34,8 @@ class TwoStreamSample(NamedTuple):
     """One picture as both streams see it.
 
     Attributes:
-        image: (3 h w) the whole picture, normalised.
-        patches: (p 3 h w) parts of it, cut out of the picture at its own resolution, normalised.
+        image: (c h w) the whole picture, normalised.
+        patches: (p c h w) parts of it, cut out of the picture at its own resolution, normalised.
         label: class index in [0, k).
         boxes: (p 4) where the patches lie, xyxy in pixels of `image`.
     """
@@ -53,7 +56,8 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
 
     Args:
         pictures: what to read.
-        boxes: relative file name to (n 4) xyxy in pixels of the picture, best first.
+        boxes: relative file name to (n 4) xyxy in pixels of the picture, best first; tensors,
+            arrays or lists.
         image_size: side of the square image; the picture's aspect ratio is lost, as in the paper.
         patch_size: side of the square patches.
         num_patches: p, patches per image.
@@ -67,6 +71,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
 
     Raises:
         ValueError: if a picture has no boxes or too few, or a number is out of range.
+        TypeError: if `pictures` are no `Pictures`, or `boxes` no mapping.
 
     Random numbers come from torch's global generator.
     """
@@ -74,7 +79,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
     def __init__(
         self,
         pictures: Pictures,
-        boxes: Mapping[str, Tensor],
+        boxes: Mapping[str, Any],
         *,
         image_size: int = 448,
         patch_size: int = 224,
@@ -94,14 +99,25 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
                 "Expected `crop_scale` to be (smallest, largest) share of the picture in (0, 1], "
                 f"but got {crop_scale}."
             )
+        if not isinstance(pictures, Pictures):
+            raise TypeError(
+                f"Expected `pictures` to be Pictures, such as PictureFolder(root), but got "
+                f"{type(pictures).__name__}."
+            )
+        if not isinstance(boxes, Mapping):
+            raise TypeError(
+                "Expected `boxes` to map each picture's relative file name to its boxes, but got "
+                f"{type(boxes).__name__}."
+            )
+        table = Boxes(boxes, pictures.names)
         for name in pictures.names:
-            if len(boxes_of(name, boxes)) < num_patches:
+            if len(table[name]) < num_patches:
                 raise ValueError(
                     f"Expected at least num_patches={num_patches} boxes for each picture, but "
-                    f"{name} has {len(boxes[name])}."
+                    f"{printable(name)} has {len(table[name])}."
                 )
         self.pictures = pictures
-        self.boxes = boxes
+        self.boxes: Mapping[str, Tensor] = table
         self.image_size = image_size
         self.patch_size = patch_size
         self.num_patches = num_patches
@@ -111,6 +127,59 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.interpolation = interpolation
+
+    @classmethod
+    def for_model(
+        cls,
+        model: "TwoStreamClassifier",
+        pictures: Pictures,
+        boxes: Mapping[str, Any],
+        *,
+        train: bool = False,
+        num_patches: int | None = None,
+        flip: bool = True,
+        crop_scale: tuple[float, float] | None = None,
+    ) -> Self:
+        """Build the data set that a model wants: its sizes, channels and normalisation.
+
+        Args:
+            model: names `image_size`, `patch_size`, `mean`, `std`, `interpolation`, and the mode in
+                which pictures are opened.
+            pictures: as in the class.
+            boxes: as in the class.
+            train: as in the class.
+            num_patches: as in the class; default: the model's.
+            flip: as in the class.
+            crop_scale: as in the class.
+
+        Returns:
+            The data set.
+
+        Example:
+            >>> import tempfile; from PIL import Image
+            >>> from recurrent_attention import TwoStreamClassifier
+            >>> root = tempfile.mkdtemp()
+            >>> Image.new("RGB", (30, 20)).save(f"{root}/a.png")
+            >>> model = TwoStreamClassifier("test_vit", 1, image_size=64, patch_size=32)
+            >>> pictures = Pictures(root, ["a.png"], [0], ["bird"])
+            >>> data = TwoStreamDataset.for_model(model, pictures, {"a.png": [[0, 0, 20, 20]]})
+            >>> data.mean, data[0].image.shape
+            ((0.5, 0.5, 0.5), torch.Size([3, 64, 64]))
+        """
+        look = model.data_config
+        return cls(
+            pictures.for_channels(model.global_backbone.in_chans),
+            boxes,
+            image_size=model.image_size,
+            patch_size=model.patch_size,
+            num_patches=model.num_patches if num_patches is None else num_patches,
+            train=train,
+            flip=flip,
+            crop_scale=crop_scale,
+            mean=look["mean"],
+            std=look["std"],
+            interpolation=look["interpolation"],
+        )
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -148,15 +217,15 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             index: of the picture.
 
         Returns:
-            (3 h w) and (n 3 h w) for its n boxes.
+            (c h w) and (n c h w) for its n boxes.
         """
         size = self.pictures.size(index)
         return self._cut(index, size, _whole(size), self._checked_boxes(index, size))
 
     def _checked_boxes(self, index: int, size: tuple[int, int]) -> Tensor:
         name = self.pictures.names[index]
-        boxes = self.boxes[name].float()
-        check_boxes(boxes, size, name)
+        boxes = self.boxes[name]
+        check_boxes(boxes, size, printable(name))
         return clip_boxes(boxes, _whole(size))
 
     def _choose_region(self, size: tuple[int, int], boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -188,13 +257,13 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             boxes: (p 4) of the patches.
 
         Returns:
-            The image (3 h w) and the patches (p 3 h w).
+            The image (c h w) and the patches (p c h w).
         """
         reduction = min(
             reduction_for(_sides(region[None]), self.image_size),
             reduction_for(_sides(boxes), self.patch_size),
         )
-        pixels = pixels_of(self.pictures.open(index, reduction=reduction))
+        pixels = self.pictures.pixels(index, reduction=reduction)
         scale = torch.tensor(pixels.shape[:0:-1] * 2) / torch.tensor(size * 2)
         cut = partial(
             cut_view, pixels, mean=self.mean, std=self.std, interpolation=self.interpolation

@@ -5,14 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from recurrent_attention._errors import printable
 from recurrent_attention.data import cub, dogs
-from recurrent_attention.data.check.report import Problem
+from recurrent_attention.data.check.report import Kind, Problem
 from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.dogs import StanfordDogs
-from recurrent_attention.data.folder import PictureFolder
-from recurrent_attention.data.pictures import PICTURE_SUFFIXES, Pictures
-
-SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
+from recurrent_attention.data.folder import Found, PictureFolder, find_pictures, parts_of
+from recurrent_attention.data.listing import LITTER
+from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.reading import picture_suffixes
 
 
 class Layout(NamedTuple):
@@ -22,11 +23,13 @@ class Layout(NamedTuple):
         name: what it is, in words.
         splits: the pictures by the name of their part of the data; all parts have the same classes.
         ignored: files among them that no data set reads.
+        faults: what is called like a picture and is no file.
     """
 
     name: str
     splits: dict[str, Pictures]
     ignored: list[Problem]
+    faults: list[Problem] = []  # noqa: RUF012  # a NamedTuple's, and never changed
 
 
 def find_layout(folder: Path) -> Layout:
@@ -47,22 +50,27 @@ def find_layout(folder: Path) -> Layout:
     if any((folder / part / dogs.LISTS["train"]).is_file() for part in ("", dogs.FOLDER)):
         return _official("Stanford Dogs", lambda split: StanfordDogs(folder, split))
     if not folder.is_dir():
-        raise FileNotFoundError(f"Expected a folder of pictures at {folder}, but there is none.")
-    parts = [name for name in _folders(folder) if name.lower() in SPLITS]
-    if parts and parts == _folders(folder) and any(_folders(folder / part) for part in parts):
-        parts.sort(key=lambda name: SPLITS.index(name.lower()))
-        classes = tuple(sorted({name for part in parts for name in _folders(folder / part)}))
-        splits = {part: _folder(folder / part, classes) for part in parts}
+        raise FileNotFoundError(
+            f"Expected a folder of pictures at {printable(folder)}, but there is none."
+        )
+    if parts := parts_of(folder):
+        found = {part: find_pictures(folder / part) for part in parts}
+        classes = tuple(sorted({name for part in found.values() for name in part.by_class}))
+        splits = {part: _folder(folder / part, found[part], classes) for part in parts}
         if not any(map(len, splits.values())):
             PictureFolder(folder / parts[0])  # says that there are none
-        ignored = _beside(folder)
-        ignored += [found for part in splits.values() for found in _unread_of_folder(part)]
-        return Layout(
-            f"folders {', '.join(parts)}, each with a folder for each class", splits, ignored
-        )
-    PictureFolder(folder)
-    whole = _folder(folder, tuple(_folders(folder)))
-    return Layout("a folder for each class", {"all": whole}, _unread_of_folder(whole))
+        unread = [_others(part) for part in found.values()]
+        ignored = [problem for part in unread for problem in part["ignored"]]
+        faults = [problem for part in unread for problem in part["unreadable"]]
+        name = f"folders {', '.join(map(printable, parts))}, each with a folder for each class"
+        return Layout(name, splits, [*_beside(folder), *ignored], faults)
+    inside = find_pictures(folder)
+    if not any(inside.by_class.values()):
+        PictureFolder(folder)  # says that there are none
+    whole = _folder(folder, inside, tuple(sorted(inside.by_class)))
+    others = _others(inside)
+    ignored = [*_beside(folder), *others["ignored"]]
+    return Layout("a folder for each class", {"all": whole}, ignored, others["unreadable"])
 
 
 def _official(name: str, read: Callable[..., Pictures]) -> Layout:
@@ -82,40 +90,35 @@ def _official(name: str, read: Callable[..., Pictures]) -> Layout:
     return Layout(f"{name} in its official layout", splits, ignored)
 
 
-def _folder(root: Path, class_names: tuple[str, ...]) -> Pictures:
-    """Read a folder for each class, of which some or all may be empty."""
-    try:
-        return PictureFolder(root, class_names=class_names)
-    except FileNotFoundError:
-        return Pictures(root, [], [], class_names)
+def _folder(root: Path, found: Found, class_names: tuple[str, ...]) -> Pictures:
+    """List the pictures of class folders, of which some or all may be empty."""
+    names = [(c, file) for c in class_names for file in found.by_class.get(c, ())]
+    return Pictures(
+        root,
+        [file.relative_to(root).as_posix() for _, file in names],
+        [class_names.index(name) for name, _ in names],
+        class_names,
+    )
 
 
-def _unread_of_folder(pictures: Pictures) -> list[Problem]:
-    read = set(pictures.names)
-    unread = _beside(pictures.root)
-    for class_name in pictures.class_names:
-        unread += [
-            Problem("ignored", (file,), "its name ends like no format that is read")
-            for file in _files(pictures.root / class_name)
-            if file.relative_to(pictures.root).as_posix() not in read
-        ]
-    return unread
+def _others(found: Found) -> dict[str, list[Problem]]:
+    """Sort what is no picture into faults (called like one, but no file) and what is ignored."""
+    problems: dict[str, list[Problem]] = {"unreadable": [], "ignored": []}
+    for path, reason in found.others:
+        kind: Kind = "unreadable" if path.suffix.lower() in picture_suffixes() else "ignored"
+        problems[kind].append(Problem(kind, (path,), reason))
+    return problems
 
 
 def _beside(root: Path) -> list[Problem]:
     """List the files right in a folder whose folders alone are read."""
-    found = []
+    problems = []
     for file in sorted(root.iterdir()):
-        if not file.is_dir() and file.name[0] != ".":
-            is_picture = file.suffix.lower() in PICTURE_SUFFIXES
+        if not file.is_dir() and file.name[0] != "." and file.name not in LITTER:
+            is_picture = file.suffix.lower() in picture_suffixes()
             reason = "it lies in no class's folder" if is_picture else "it is no picture"
-            found.append(Problem("ignored", (file,), reason))
-    return found
-
-
-def _folders(root: Path) -> list[str]:
-    """List the folders in a folder, sorted; hidden ones are left out."""
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != ".")
+            problems.append(Problem("ignored", (file,), reason))
+    return problems
 
 
 def _files(root: Path) -> list[Path]:

@@ -85,7 +85,12 @@ def check(
         )
     )
     entries = [_Entry(split, path, name, found[path]) for split, path, name in listed]
-    problems = [*_faults(entries), *_classes(layout, class_names, entries), *_duplicates(entries)]
+    problems = [
+        *layout.faults,
+        *_faults(entries),
+        *_classes(layout, class_names, entries),
+        *_duplicates(entries),
+    ]
     problems.sort(key=lambda problem: list(HEADINGS).index(problem.kind))
     return CheckReport(
         layout.name,

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from recurrent_attention._errors import printable
+
 Kind = Literal[
     "unreadable",
     "decompression bomb",
     "wrong size",
+    "wrong range",
     "empty class",
     "missing class",
     "duplicate across splits",
@@ -21,6 +24,7 @@ HEADINGS: dict[Kind, tuple[str, str]] = {  # of one, and of several
         "pictures are larger than allowed, or decompression bombs",
     ),
     "wrong size": ("picture has a wrong size", "pictures have a wrong size"),
+    "wrong range": ("picture has a wrong range", "pictures have a wrong range"),
     "empty class": ("class has no pictures", "classes have no pictures"),
     "missing class": (
         "class is missing from a part of the data",
@@ -49,7 +53,7 @@ class Problem(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{', '.join(map(str, self.paths))}: {self.reason}"
+        return f"{', '.join(map(printable, self.paths))}: {printable(self.reason)}"
 
 
 class CheckReport(NamedTuple):
@@ -90,8 +94,8 @@ class CheckReport(NamedTuple):
         """Give the problems of one kind.
 
         Args:
-            kind: "unreadable", "decompression bomb", "wrong size", "empty class", "missing class",
-                "duplicate across splits", "duplicate" or "ignored".
+            kind: "unreadable", "decompression bomb", "wrong size", "wrong range", "empty class",
+                "missing class", "duplicate across splits", "duplicate" or "ignored".
         """
         return tuple(problem for problem in self.problems + self.ignored if problem.kind == kind)
 
@@ -107,7 +111,11 @@ class CheckReport(NamedTuple):
         total = sum(self.splits.values())
         lines = [f"{self.layout}: {_count(total, 'picture')} of {_classes(self.class_names)}"]
         if len(self.splits) > 1:
-            lines[0] += " (" + ", ".join(f"{n:,} {name}" for name, n in self.splits.items()) + ")"
+            lines[0] += (
+                " ("
+                + ", ".join(f"{n:,} {printable(name)}" for name, n in self.splits.items())
+                + ")"
+            )
         cut = False
         for kind, headings in HEADINGS.items():
             found = self.of_kind(kind)
