@@ -1,5 +1,8 @@
 """The paper's loss over both streams."""
 
+from collections.abc import Sequence
+
+import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
@@ -29,9 +32,11 @@ class TwoStreamLoss(nn.Module):
     Args:
         local_weight: lambda, at least 0. 1 in the authors' code; the paper does not state it.
         label_smoothing: of both cross-entropies, in [0, 1). 0 in the authors' code.
+        weight: (k) of the classes, at least 0, as in `torch.nn.CrossEntropyLoss`, in every
+            cross-entropy; a buffer, which moves with the module. Default: all alike.
 
     Raises:
-        ValueError: if one of the two is outside its range.
+        ValueError: if one of the numbers is outside its range.
 
     Example:
         >>> import torch
@@ -46,7 +51,15 @@ class TwoStreamLoss(nn.Module):
         Shroff et al., arXiv:2005.10979, section "Loss".
     """
 
-    def __init__(self, local_weight: float = 1.0, label_smoothing: float = 0.0) -> None:
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        local_weight: float = 1.0,
+        label_smoothing: float = 0.0,
+        *,
+        weight: Tensor | Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         if local_weight < 0:
             raise ValueError(f"Expected `local_weight` to be at least 0, but got {local_weight}.")
@@ -54,29 +67,57 @@ class TwoStreamLoss(nn.Module):
             raise ValueError(
                 f"Expected `label_smoothing` to be in [0, 1), but got {label_smoothing}."
             )
+        if weight is not None:
+            weight = torch.as_tensor(weight, dtype=torch.float32)
+            if weight.ndim != 1 or not bool((weight >= 0).all()):
+                raise ValueError(
+                    "Expected `weight` to hold a number of at least 0 for each class, but got "
+                    f"{weight.tolist()}."
+                )
         self.local_weight = local_weight
         self.label_smoothing = label_smoothing
+        self.register_buffer("weight", weight, persistent=False)
 
     def forward(self, output: TwoStreamOutput, targets: Tensor) -> Tensor:
         """Compute the loss, averaged over the batch.
 
         Args:
             output: of `TwoStreamClassifier`.
-            targets: (b) class indices in [0, k).
+            targets: (b) class indices in [0, k), or (b k) probabilities of the classes, as mixup
+                and cutmix make them.
 
         Returns:
             A scalar.
+
+        Raises:
+            ValueError: if `targets` has another shape, or `weight` is of other classes.
         """
-        smoothing = self.label_smoothing
-        loss = F.cross_entropy(output.global_logits, targets, label_smoothing=smoothing)
+        batch, classes = output.global_logits.shape
+        soft = targets.is_floating_point()
+        if tuple(targets.shape) != ((batch, classes) if soft else (batch,)):
+            raise ValueError(
+                f"Expected `targets` to be class indices of shape ({batch},), or probabilities of "
+                f"shape ({batch}, {classes}), but got {targets.dtype} of shape "
+                f"{tuple(targets.shape)}."
+            )
+        if self.weight is not None and len(self.weight) != classes:
+            raise ValueError(
+                f"Expected `weight` to hold a number for each of the {classes} classes, but got "
+                f"{len(self.weight)}."
+            )
         weights, step_logits = output.step_weights, output.step_logits
         patch_logits = einsum(weights, step_logits, "b p t, b p t k -> b p k")
-        local = F.cross_entropy(
-            rearrange(patch_logits, "b p k -> (b p) k"),
-            repeat(targets, "b -> (b p)", p=patch_logits.shape[1]),
-            label_smoothing=smoothing,
-        )
+        patches = patch_logits.shape[1]
+        if soft:
+            of_patches = repeat(targets, "b k -> (b p) k", p=patches)
+        else:
+            of_patches = repeat(targets, "b -> (b p)", p=patches)
+        local = self._entropy(rearrange(patch_logits, "b p k -> (b p) k"), of_patches)
         if output.patch_weights is not None:
-            together = F.cross_entropy(output.local_logits, targets, label_smoothing=smoothing)
-            local = together + PATCH_SHARE * local
-        return loss + self.local_weight * local
+            local = self._entropy(output.local_logits, targets) + PATCH_SHARE * local
+        return self._entropy(output.global_logits, targets) + self.local_weight * local
+
+    def _entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.to(logits)
+        targets = targets.to(logits.dtype) if targets.is_floating_point() else targets
+        return F.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)

@@ -24,6 +24,17 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         _set(modes)
 
 
+@contextmanager
+def kept_modes(model: nn.Module) -> Iterator[None]:
+    """Put each module of a model back into its own mode afterwards, if something is raised."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    except BaseException:
+        _set(modes)
+        raise
+
+
 def drop_kept(model: nn.Module) -> None:
     """Let a model drop what it keeps of a pass in eval mode; all modules stay in their own modes.
 

@@ -18,7 +18,7 @@ EDGE_TOLERANCE = 1.0  # pixels that a box may stand out of its picture by roundi
 # As in Pillow's `thumbnail`. Views differ on average by 1 (half) to 2 (an eighth) of 255 levels
 # from those of a whole decoding, and a classifier answers as well (docs/speed.md).
 REDUCING_GAP = 2.0
-EDITION = 2  # what was kept of views that were cut out in another way is not taken for these
+EDITION = 3  # what was kept of views that were cut out in another way is not taken for these
 _MODES: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,

@@ -27,9 +27,11 @@ from tqdm import tqdm
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.training import Recipe, RunFolder, fit, loop
+from recurrent_attention.views import IMAGENET_MEAN, IMAGENET_STD
 
 KILLS_PER_RUN = 5
 SECONDS = 600  # a child that takes longer hangs
+LOOK = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic"}
 RECIPE = Recipe(epochs=8, batch_size=4, seed=3)
 
 
@@ -57,8 +59,9 @@ def train(data, run_dir: Path, **kwargs) -> None:
     """Train from the beginning, or from the last checkpoint."""
     torch.manual_seed(0)
     model = TwoStreamClassifier(
-        "test_resnet", 2, image_size=32, patch_size=32, hidden_size=16, num_steps=3, drop_rate=0.2
-    )
+        "test_resnet", 2, image_size=32, patch_size=32, hidden_size=16, num_steps=3, drop_rate=0.2,
+        backbone_kwargs={"pretrained_cfg_overlay": LOOK},
+    )  # fmt: skip
     run = RunFolder(run_dir, resume=True)
     result = fit(
         model, *data, recipe=RECIPE, run_folder=run, resume=True, device="cpu", progress=False

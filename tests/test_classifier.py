@@ -362,3 +362,69 @@ def test_propose_leaves_modes_statistics_and_gradients_alone():
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random)
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def plain_entropy(logits, target, weight, smoothing):
+    """Cross-entropy of a row in Python floats: its weighted loss, and what it counts."""
+    shifted = [value - max(logits) for value in logits]
+    total = math.log(sum(map(math.exp, shifted)))
+    classes = len(logits)
+    soft = not isinstance(target, int)
+    goal = target if soft else [float(index == target) for index in range(classes)]
+    goal = [(1 - smoothing) * share + smoothing / classes for share in goal]
+    loss = sum(g * w * (total - s) for g, w, s in zip(goal, weight, shifted, strict=True))
+    return loss, 1.0 if soft else weight[target]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("weight", [None, [1.0, 2.0, 0.5]])
+@pytest.mark.parametrize("soft", [False, True])
+def test_soft_targets_and_class_weights_equal_plain_loops(soft, weight, smoothing):
+    torch.manual_seed(0)
+    step_logits, step_weights = torch.randn(4, 2, 3, 3).double(), torch.rand(4, 2, 3).double()
+    step_weights = step_weights / step_weights.sum(2, keepdim=True)
+    global_logits = torch.randn(4, 3).double()
+    output = TwoStreamOutput(global_logits, global_logits, global_logits, step_logits, step_weights)
+    targets = torch.rand(4, 3).double().softmax(1) if soft else torch.tensor([0, 1, 2, 2])
+    loss_of = TwoStreamLoss(0.5, smoothing, weight=weight)
+    rows = [[], []]
+    for b in range(4):
+        target = targets[b].tolist()
+        rows[0].append((global_logits[b].tolist(), target))
+        for p in range(2):
+            logits = [
+                sum(float(step_weights[b, p, t] * step_logits[b, p, t, k]) for t in range(3))
+                for k in range(3)
+            ]
+            rows[1].append((logits, target))
+    means = []
+    for some in rows:
+        found = [plain_entropy(*row, weight or [1.0] * 3, smoothing) for row in some]
+        means.append(sum(loss for loss, _ in found) / sum(count for _, count in found))
+    assert loss_of(output, targets).item() == pytest.approx(means[0] + 0.5 * means[1], abs=1e-10)
+
+
+def test_class_weights_move_with_the_loss_and_fit_the_classes():
+    loss_of = TwoStreamLoss(weight=[1, 2]).to(torch.float64)
+    assert loss_of.weight.dtype == torch.float64
+    assert not loss_of.state_dict()
+    logits = torch.zeros(2, 3)
+    output = TwoStreamOutput(logits, logits, logits, logits[:, None, None], torch.ones(2, 1, 1))
+    for call, sentence in (
+        (
+            lambda: loss_of(output, torch.tensor([0, 1])),
+            "Expected `weight` to hold a number for each of the 3 classes, but got 2.",
+        ),
+        (
+            lambda: TwoStreamLoss(weight=[1.0, -1.0]),
+            "Expected `weight` to hold a number of at least 0 for each class, but got [1.0, -1.0].",
+        ),
+        (
+            lambda: TwoStreamLoss()(output, torch.rand(2, 4)),
+            "Expected `targets` to be class indices of shape (2,), or probabilities of shape (2, "
+            "3), but got torch.float32 of shape (2, 4).",
+        ),
+    ):
+        with pytest.raises(ValueError) as caught:
+            call()
+        assert str(caught.value) == sentence

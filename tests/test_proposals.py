@@ -194,7 +194,7 @@ def test_boxes_in_a_file(colored_pictures, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "Expected a file of boxes at .*, but there is none"),
+        (None, "Expected a file of boxes at .*, but there is no file"),
         ("[1, 2]", 'to hold {"boxes": {"NAME"'),
         ("{", 'to hold {"boxes": {"NAME"'),
         ('{"boxes": {"a.png": "x"}}', 'to hold {"boxes": {"NAME"'),

@@ -16,17 +16,20 @@ from recurrent_attention.data import TwoStreamDataset
 from recurrent_attention.training import Recipe, RunFolder, fit, loop
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.draws import Draws, EpochOrder
+from recurrent_attention.views import IMAGENET_MEAN, IMAGENET_STD
 from recurrent_attention.whole_file import whole_file
 
 QUIET = {"device": "cpu", "progress": False}
+LOOK = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic"}
 RECIPE = Recipe(epochs=3, batch_size=4, lr=1e-3, seed=5)  # 4 updates an epoch
 
 
 def make_model():
     torch.manual_seed(0)
     return TwoStreamClassifier(
-        "test_resnet", 2, image_size=32, patch_size=32, hidden_size=8, num_steps=2, drop_rate=0.3
-    )
+        "test_resnet", 2, image_size=32, patch_size=32, hidden_size=8, num_steps=2, drop_rate=0.3,
+        backbone_kwargs={"pretrained_cfg_overlay": LOOK},
+    )  # fmt: skip
 
 
 def make_data(colored_pictures, *, crop_scale=(0.5, 1)):
@@ -253,8 +256,9 @@ def test_another_training_is_not_resumed(colored_pictures, tmp_path, change, par
         recipe = replace(short, lr=2e-3)
     elif change == "model":
         model = TwoStreamClassifier(
-            "test_resnet", 2, image_size=32, patch_size=32, hidden_size=16, num_steps=2
-        )
+            "test_resnet", 2, image_size=32, patch_size=32, hidden_size=16, num_steps=2,
+            backbone_kwargs={"pretrained_cfg_overlay": LOOK},
+        )  # fmt: skip
     else:
         data[0].boxes = {name: boxes + 1 for name, boxes in data[0].boxes.items()}
     run = RunFolder(tmp_path / "run", resume=True)

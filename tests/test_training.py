@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import warnings
 from pathlib import Path
 
 import pytest
@@ -28,15 +29,24 @@ from recurrent_attention.training.recipe import (
     build_optimizer,
     learning_rate_factor,
 )
+from recurrent_attention.training.views import views_of
+from recurrent_attention.views import IMAGENET_MEAN, IMAGENET_STD
 
 QUIET = {"device": "cpu", "progress": False}
+SIZES = {"image_size": 32, "patch_size": 32}
+LOOK = {
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
+    "interpolation": "bicubic",
+}
 
 
 def make_model(**kwargs):
     torch.manual_seed(0)
     return TwoStreamClassifier(
-        "test_resnet", 2, image_size=32, patch_size=32, hidden_size=16, num_steps=3, **kwargs
-    )
+        "test_resnet", 2, image_size=32, patch_size=32, hidden_size=16, num_steps=3,
+        backbone_kwargs={"pretrained_cfg_overlay": LOOK}, **kwargs,
+    )  # fmt: skip
 
 
 def make_data(colored_pictures, *, train=True, num_patches=1, **kwargs):
@@ -194,7 +204,7 @@ def test_frozen_features_equal_the_backbones(colored_pictures, tmp_path, global_
     data = make_data(colored_pictures, train=False, num_patches=2)
     accelerator = make_accelerator("cpu", "fp32", 1)
     kwargs = {"accelerator": accelerator, "cache_dir": tmp_path, "progress": False}
-    features = frozen_features(model, data, **kwargs)
+    features = frozen_features(model, views_of(model, data, "data", stacklevel=1), **kwargs)
     assert model.training
     model.eval()
     heads = Heads(model)
@@ -217,7 +227,8 @@ def test_mirrored_features_are_those_of_mirrored_views(colored_pictures, tmp_pat
     model = make_model().eval()
     data = make_data((pictures, boxes), num_patches=2)
     accelerator = make_accelerator("cpu", "fp32")
-    features = frozen_features(model, data, accelerator=accelerator, progress=False)
+    views = views_of(model, data, "data", stacklevel=1)
+    features = frozen_features(model, views, accelerator=accelerator, progress=False)
     image, patches = data.fixed_views(4)
     found = []
     with torch.no_grad():
@@ -251,8 +262,10 @@ def test_cached_features_are_found_again_and_only_then(colored_pictures, tmp_pat
         options = {"image_size": 32, "patch_size": 32} | kwargs
         given = options.pop("boxes", boxes)
         data = TwoStreamDataset(options.pop("pictures", pictures), given, **options)
+        warnings.simplefilter("ignore", UserWarning)  # of sizes that are not the model's
+        views = views_of(some_model, data, "data", stacklevel=1)
         frozen_features(
-            some_model, data, accelerator=accelerator, cache_dir=tmp_path / "cache", progress=False
+            some_model, views, accelerator=accelerator, cache_dir=tmp_path / "cache", progress=False
         )
         return sum(calls)
 
@@ -298,8 +311,10 @@ def test_frozen_patches_stay_best_first(colored_pictures):
     }
     views = {"image_size": 32, "patch_size": 32, "flip": False}
     data = TwoStreamDataset(pictures, boxes, num_patches=2, train=True, **views)
+    model = make_model().eval()
+    joined = views_of(model, data, "data", stacklevel=1)
     features = frozen_features(
-        make_model().eval(), data, accelerator=make_accelerator("cpu", "fp32"), progress=False
+        model, joined, accelerator=make_accelerator("cpu", "fp32"), progress=False
     )
     ((_, keys),) = features.keys[0]
     features.local_store = {key: torch.tensor([n]) for n, key in enumerate(keys)}
@@ -379,7 +394,7 @@ def test_bad_calls(colored_pictures, tmp_path):
     pictures, boxes = colored_pictures
     many = Pictures(pictures.root, pictures.names, pictures.labels, ["red", "blue", "green"])
     with pytest.raises(ValueError) as caught:
-        fit(make_model(), TwoStreamDataset(many, boxes), **QUIET)
+        fit(make_model(), TwoStreamDataset(many, boxes, **SIZES), **QUIET)
     assert str(caught.value) == (
         "Expected data of at most 2 classes, as the model has, but got 3. Build the model with "
         "num_classes=3."

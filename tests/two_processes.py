@@ -25,8 +25,10 @@ from recurrent_attention.training import (
     loop,
     propose_patches,
 )
+from recurrent_attention.views import IMAGENET_MEAN, IMAGENET_STD
 
 QUIET = {"device": "cpu", "progress": False}
+LOOK = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic"}
 
 
 class Doubled(TwoStreamDataset):
@@ -40,8 +42,9 @@ class Doubled(TwoStreamDataset):
 def make_model():
     torch.manual_seed(0)
     return TwoStreamClassifier(
-        "test_resnet", 2, image_size=32, patch_size=32, hidden_size=8, num_steps=2, num_patches=3
-    )
+        "test_resnet", 2, image_size=32, patch_size=32, hidden_size=8, num_steps=2, num_patches=3,
+        backbone_kwargs={"pretrained_cfg_overlay": LOOK},
+    )  # fmt: skip
 
 
 def run(folder: Path) -> None:

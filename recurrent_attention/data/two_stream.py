@@ -211,7 +211,10 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         return TwoStreamSample(image, patches, self.pictures.labels[index], boxes)
 
     def fixed_views(self, index: int) -> tuple[Tensor, Tensor]:
-        """Give the whole picture and all its patches, without any chance.
+        """Return the whole picture and all its patches, without any chance.
+
+        The whole picture is the same whatever its boxes are: a large JPEG is decoded once for it
+        and once more, finer, for small boxes.
 
         Args:
             index: of the picture.
@@ -220,7 +223,14 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             (c h w) and (n c h w) for its n boxes.
         """
         size = self.pictures.size(index)
-        return self._cut(index, size, _whole(size), self._checked_boxes(index, size))
+        whole, boxes = _whole(size)[None], self._checked_boxes(index, size)
+        of_whole = reduction_for(_sides(whole), self.image_size)
+        of_boxes = min(of_whole, reduction_for(_sides(boxes), self.patch_size))
+        pixels = self.pictures.pixels(index, reduction=of_whole)
+        (image,) = self._views(pixels, size, whole, self.image_size)
+        if of_boxes < of_whole:
+            pixels = self.pictures.pixels(index, reduction=of_boxes)
+        return image, torch.stack(self._views(pixels, size, boxes, self.patch_size))
 
     def _checked_boxes(self, index: int, size: tuple[int, int]) -> Tensor:
         name = self.pictures.names[index]
@@ -264,12 +274,18 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             reduction_for(_sides(boxes), self.patch_size),
         )
         pixels = self.pictures.pixels(index, reduction=reduction)
+        (image,) = self._views(pixels, size, region[None], self.image_size)
+        return image, torch.stack(self._views(pixels, size, boxes, self.patch_size))
+
+    def _views(
+        self, pixels: Tensor, size: tuple[int, int], boxes: Tensor, side: int
+    ) -> list[Tensor]:
+        """Cut boxes (n 4), in pixels of the whole picture, out of what was decoded of it."""
         scale = torch.tensor(pixels.shape[:0:-1] * 2) / torch.tensor(size * 2)
         cut = partial(
             cut_view, pixels, mean=self.mean, std=self.std, interpolation=self.interpolation
         )
-        patches = [cut(box, self.patch_size) for box in boxes * scale]
-        return cut(region * scale, self.image_size), torch.stack(patches)
+        return [cut(box, side) for box in boxes * scale]
 
 
 def _whole(size: tuple[int, int]) -> Tensor:

@@ -14,15 +14,15 @@ from torchmetrics.classification import MulticlassAccuracy
 from tqdm.auto import tqdm
 
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamOutput
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
-from recurrent_attention.training.features import FeatureDataset, Heads, frozen_features
+from recurrent_attention.training.features import FeatureDataset, Heads, Streams, frozen_features
 from recurrent_attention.training.processes import Device
+from recurrent_attention.training.views import Views, views_of
 
 
 class Evaluation(NamedTuple):
@@ -54,7 +54,8 @@ class Scores(nn.Module):
     def __init__(self, num_classes: int, device: torch.device) -> None:
         super().__init__()
         accuracies = {
-            stream: MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False)
+            # Of classes, not of logits, since it knows no data of a single class.
+            stream: MulticlassAccuracy(max(num_classes, 2), average="micro", sync_on_compute=False)
             for stream in ("global", "local", "fused")
         }
         self.metrics = nn.ModuleDict({"loss": MeanMetric(sync_on_compute=False), **accuracies})
@@ -73,7 +74,7 @@ class Scores(nn.Module):
             ("local", output.local_logits),
             ("fused", output.logits),
         ):
-            self.metrics[stream].update(logits, labels)
+            self.metrics[stream].update(logits.argmax(dim=1), labels)
 
     def compute(self) -> dict[str, float]:
         """Give the loss and the accuracy of each stream so far."""
@@ -109,8 +110,10 @@ def evaluate(
     """Measure global, local and fused top-1 in eval mode.
 
     Args:
-        model: its mode is the same afterwards.
-        data: with `train=False`, so that every patch is where it should be.
+        model: it stays as it is, but for the device.
+        data: with `train=False`, so that every patch is where it should be; also torch's `Subset`
+            or `ConcatDataset` of such data sets. Classes are found by name where the model has
+            names.
         batch_size: pictures at once.
         precision: "fp32", or autocast to "bf16" or "fp16".
         frozen: go over cached features, as training with `freeze` does.
@@ -123,20 +126,21 @@ def evaluate(
         `Evaluation`.
 
     Raises:
-        ValueError: if labels do not fit the model, or `data` draws at random.
+        ValueError: if classes are not the model's, or `data` is empty or draws at random.
+        TypeError: if `data` is no `TwoStreamDataset`.
     """
-    if data.train:
+    views = views_of(model, data, "data", stacklevel=2)
+    if any(part.train for part in views.parts):
         raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
-    check_labels(model, data.pictures)
     accelerator = make_accelerator(device, precision, 1)
     model.to(accelerator.device)
-    network: nn.Module = model
-    dataset: TwoStreamDataset | FeatureDataset = data
+    network: nn.Module = Streams(model)
+    dataset: Views | FeatureDataset = views
     if frozen:
         network = Heads(model)
         dataset = frozen_features(
             model,
-            data,
+            views,
             accelerator=accelerator,
             cache_dir=cache_dir,
             num_workers=num_workers,
@@ -225,13 +229,3 @@ def show_scores(bar: Any, scores: Scores) -> None:
     if not bar.disable:
         values = scores.compute()
         bar.set_postfix(loss=f"{values['loss']:.3f}", top1=f"{100 * values['fused']:.1f}%")
-
-
-def check_labels(model: TwoStreamClassifier, pictures: Pictures) -> None:
-    """Refuse pictures of more classes than the model has."""
-    classes = len(pictures.class_names)
-    if classes > model.num_classes:
-        raise ValueError(
-            f"Expected data of at most {model.num_classes} classes, as the model has, but got "
-            f"{classes}. Build the model with num_classes={classes}."
-        )

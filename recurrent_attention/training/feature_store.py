@@ -88,8 +88,3 @@ def digest_of(module: nn.Module) -> str:
 def key_of(*parts: Any) -> bytes:
     """Give the key of what is computed from `parts`, which JSON can hold."""
     return hashlib.sha256(json.dumps(parts).encode()).digest()
-
-
-def content_of(path: Path) -> str:
-    """Name a file by its bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -13,22 +13,25 @@ from tqdm.auto import tqdm
 
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.outputs import TwoStreamFeatures
 from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.feature_store import (
     FeatureStore,
-    content_of,
     digest_of,
     key_of,
 )
 from recurrent_attention.training.processes import share_of_missing
+from recurrent_attention.training.views import Views, cast
+from recurrent_attention.training.whole_pictures import (
+    PICTURES_PER_SHARD,
+    WholePictures,
+    whole_views,
+)
 from recurrent_attention.views import EDITION
 
-PICTURES_PER_SHARD = (
-    32  # with 10 patches, mirrored too: 0.4 GB of pixels at 224; a kill loses no more
-)
+PICTURES_PER_CHUNK = 32  # with 10 patches, mirrored too: 0.4 GB at 224; a kill loses no more
 VIEWS_PER_PASS_CPU = 8  # MobileNetV2 at 224 on 2 cores: 20 ms a view, with 32 at once 39 ms
 VIEWS_PER_PASS = 64  # on other devices
 
@@ -51,7 +54,7 @@ class FeatureDataset(Dataset[FeatureSample]):
     """The frozen features of a `TwoStreamDataset`, drawn as that data set draws its pictures.
 
     Args:
-        data: what the features are of; its `train`, `flip` and `num_patches` hold here as well.
+        data: what the features are of; `train`, `flip` and `num_patches` hold here as well.
         global_store: features of whole pictures.
         local_store: features of patches.
         keys: for each picture, for each variant (as it is, mirrored): its key in the global
@@ -60,7 +63,7 @@ class FeatureDataset(Dataset[FeatureSample]):
 
     def __init__(
         self,
-        data: TwoStreamDataset,
+        data: Views,
         global_store: FeatureStore,
         local_store: FeatureStore,
         keys: list[list[tuple[bytes, list[bytes]]]],
@@ -77,11 +80,24 @@ class FeatureDataset(Dataset[FeatureSample]):
         variants = self.keys[index]
         variant = int(torch.randint(len(variants), ())) if len(variants) > 1 else 0
         image_key, patch_keys = variants[variant]
-        order, count = range(len(patch_keys)), self.data.num_patches
-        chosen = torch.randperm(len(order))[:count].sort().values if self.data.train else order
+        part, _ = self.data.place(index)
+        order, count = range(len(patch_keys)), part.num_patches
+        chosen = torch.randperm(len(order))[:count].sort().values if part.train else order
         patches = [self.local_store[patch_keys[int(i)]] for i in chosen[:count]]
-        label = self.data.pictures.labels[index]
+        label = self.data.labels[index]
         return FeatureSample(self.global_store[image_key], torch.stack(patches), label)
+
+
+class Streams(nn.Module):
+    """A classifier as a network of its own, so that what wraps it leaves the classifier alone."""
+
+    def __init__(self, model: TwoStreamClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor, patches: Tensor) -> Any:
+        """Classify images (b c h w) and patches (b p c h w), in the dtype of the weights."""
+        return self.model(*cast(self.model, images, patches))
 
 
 class Heads(nn.Module):
@@ -93,12 +109,13 @@ class Heads(nn.Module):
 
     def forward(self, global_features: Tensor, local_features: Tensor) -> Any:
         """Classify features (b c) or (b c h w), and (b p c)."""
-        return self.model.classify(TwoStreamFeatures(global_features, local_features))
+        features = cast(self.model.local_head, global_features, local_features)
+        return self.model.classify(TwoStreamFeatures(*features))
 
 
 def frozen_features(
     model: TwoStreamClassifier,
-    data: TwoStreamDataset,
+    data: Views,
     *,
     accelerator: Accelerator,
     cache_dir: str | Path | None = None,
@@ -125,19 +142,17 @@ def frozen_features(
     Raises:
         ValueError: if `data` crops at random: such views cannot be kept.
     """
-    if data.train and data.crop_scale is not None:
-        raise ValueError(
-            "Expected data for frozen backbones to show whole pictures, whose features can be "
-            f"kept, but got crop_scale={data.crop_scale}. Pass crop_scale=None."
-        )
+    for part in data.parts:
+        if part.train and part.crop_scale is not None:
+            raise ValueError(
+                "Expected data for frozen backbones to show whole pictures, whose features can be "
+                f"kept, but got crop_scale={part.crop_scale}. Pass crop_scale=None."
+            )
     stores, digests = [], []
-    for backbone, keeps_map in (
-        (model.global_backbone, model.global_convs is not None),
-        (model.local_backbone, False),
-    ):
-        digests.append(f"{digest_of(backbone)}-{keeps_map}-{accelerator.mixed_precision}")
-        short = hashlib.sha256(digests[-1].encode()).hexdigest()[:16]
-        stores.append(FeatureStore(Path(cache_dir) / short if cache_dir is not None else None))
+    for is_global in (True, False):
+        digest, store = _store(model, is_global, accelerator, cache_dir)
+        digests.append(digest)
+        stores.append(store)
     keys = [_keys(data, index, digests) for index in range(len(data))]
     missing = share_of_missing(
         index
@@ -154,22 +169,88 @@ def frozen_features(
     return FeatureDataset(data, stores[0], stores[1], keys)
 
 
-def _keys(
-    data: TwoStreamDataset, index: int, digests: list[str]
-) -> list[tuple[bytes, list[bytes]]]:
-    picture = content_of(data.pictures.path(index))
-    look = [picture, data.pictures.size(index), data.mean, data.std, data.interpolation, EDITION]
-    boxes = data.boxes[data.pictures.names[index]].tolist()
+def whole_features(
+    model: TwoStreamClassifier,
+    pictures: Pictures,
+    *,
+    accelerator: Accelerator,
+    cache_dir: str | Path | None = None,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Tensor:
+    """Compute what the global backbone sees in every picture, as it is and mirrored.
+
+    The features are kept with those of `frozen_features`, which does not compute them again.
+
+    Args:
+        model: whose backbone to use, in eval mode.
+        pictures: to look at.
+        accelerator: as for `frozen_features`.
+        cache_dir: as for `frozen_features`.
+        num_workers: as for `frozen_features`.
+        progress: show a bar.
+
+    Returns:
+        (n 2 c), or (n 2 c h w) where the head needs maps.
+    """
+    digest, store = _store(model, True, accelerator, cache_dir)
+    side, keys = model.image_size, []
+    for index in range(len(pictures)):
+        look = [*_look_of(WholePictures(model, pictures, [], side), pictures, index), side]
+        keys.append([key_of(digest, *look, mirrored) for mirrored in (False, True)])
+    missing = share_of_missing(
+        index for index, both in enumerate(keys) if any(key not in store for key in both)
+    )
+    shown = WholePictures(model, pictures, missing, side)
+    found: dict[bytes, Tensor] = {}
+    with eval_mode(model), torch.no_grad():
+        for some, views in whole_views(model, shown, num_workers, progress, "features"):
+            for mirrored, seen in enumerate((views, views.flip(-1))):
+                rows = _kept(model.global_backbone(seen), model.global_convs is None)
+                found |= {keys[index][mirrored]: row for index, row in zip(some, rows, strict=True)}
+            if len(found) >= 2 * PICTURES_PER_SHARD or some[-1] == missing[-1]:
+                store.add(list(found), torch.stack(list(found.values())))
+                found.clear()
+    store.exchange()
+    return torch.stack([torch.stack([store[key] for key in both]) for both in keys])
+
+
+def _store(
+    model: TwoStreamClassifier,
+    is_global: bool,
+    accelerator: Accelerator,
+    cache_dir: str | Path | None,
+) -> tuple[str, FeatureStore]:
+    """Open the store of a stream's features; return what its keys begin with, too."""
+    backbone = model.global_backbone if is_global else model.local_backbone
+    keeps_map = is_global and model.global_convs is not None
+    dtype = next(backbone.parameters()).dtype
+    digest = f"{digest_of(backbone)}-{keeps_map}-{accelerator.mixed_precision}"
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        digest += f"-{dtype}"
+    short = hashlib.sha256(digest.encode()).hexdigest()[:16]
+    return digest, FeatureStore(Path(cache_dir) / short if cache_dir is not None else None)
+
+
+def _look_of(data: Any, pictures: Pictures, index: int) -> list[Any]:
+    size = pictures.size(index)
+    return [pictures.content(index), size, data.mean, data.std, data.interpolation, EDITION]
+
+
+def _keys(data: Views, index: int, digests: list[str]) -> list[tuple[bytes, list[bytes]]]:
+    part, place = data.place(index)
+    look = _look_of(part, part.pictures, place)
+    boxes = data.boxes(index).tolist()
     variants = []
-    for mirrored in (False, True) if data.train and data.flip else (False,):
-        image_key = key_of(digests[0], *look, data.image_size, mirrored)
-        patch_keys = [key_of(digests[1], *look, data.patch_size, mirrored, box) for box in boxes]
+    for mirrored in (False, True) if part.train and part.flip else (False,):
+        image_key = key_of(digests[0], *look, part.image_size, mirrored)
+        patch_keys = [key_of(digests[1], *look, part.patch_size, mirrored, box) for box in boxes]
         variants.append((image_key, patch_keys))
     return variants
 
 
 class _Views(Dataset[tuple[int, Tensor, Tensor]]):
-    def __init__(self, data: TwoStreamDataset, indices: list[int]) -> None:
+    def __init__(self, data: Views, indices: list[int]) -> None:
         self.data = data
         self.indices = indices
 
@@ -177,12 +258,13 @@ class _Views(Dataset[tuple[int, Tensor, Tensor]]):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> tuple[int, Tensor, Tensor]:
-        return (self.indices[position], *self.data.fixed_views(self.indices[position]))
+        part, place = self.data.place(self.indices[position])
+        return (self.indices[position], *part.fixed_views(place))
 
 
 def _fill(
     model: TwoStreamClassifier,
-    data: TwoStreamDataset,
+    data: Views,
     missing: list[int],
     keys: list[list[tuple[bytes, list[bytes]]]],
     stores: list[FeatureStore],
@@ -200,16 +282,18 @@ def _fill(
     )
     model.to(accelerator.device)
     with eval_mode(model), torch.no_grad(), accelerator.autocast():
-        for views in _chunks(bar, PICTURES_PER_SHARD):
+        for views in _chunks(bar, PICTURES_PER_CHUNK):
             images, patches, image_keys, patch_keys = [], [], [], []
             for index, image, parts in views:
                 for mirrored, (image_key, own_patch_keys) in enumerate(keys[index]):
-                    images.append((image.flip(-1) if mirrored else image)[None])
+                    if image_key not in stores[0]:  # fit_global_head may have seen it
+                        images.append((image.flip(-1) if mirrored else image)[None])
+                        image_keys.append(image_key)
                     patches.append(parts.flip(-1) if mirrored else parts)
-                    image_keys.append(image_key)
                     patch_keys.extend(own_patch_keys)
-            found = _run(model.global_backbone, images, accelerator, model.global_convs is None)
-            stores[0].add(image_keys, found)
+            if images:
+                found = _run(model.global_backbone, images, accelerator, model.global_convs is None)
+                stores[0].add(image_keys, found)
             found = _run(model.local_backbone, patches, accelerator, True)
             stores[1].add(patch_keys, found)
 
@@ -231,6 +315,11 @@ def _run(
     found = []
     count = VIEWS_PER_PASS_CPU if accelerator.device.type == "cpu" else VIEWS_PER_PASS
     for some in torch.split(torch.cat(views), count):
-        feature_map = backbone(some.to(accelerator.device))
-        found.append((feature_map.mean((2, 3)) if pooled else feature_map).float().cpu())
+        found.append(_kept(backbone(*cast(backbone, some.to(accelerator.device))), pooled))
     return torch.cat(found)
+
+
+def _kept(feature_map: Tensor, pooled: bool) -> Tensor:
+    """Return what is kept of a map: its mean, or all of it; in float32, or wider as it is."""
+    kept = (feature_map.mean((2, 3)) if pooled else feature_map).cpu()
+    return kept if kept.dtype == torch.float64 else kept.float()

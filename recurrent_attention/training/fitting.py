@@ -1,6 +1,5 @@
 """Training a two-stream classifier: `fit`."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +12,15 @@ from torch import nn
 
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.modes import kept_modes
 from recurrent_attention.training.accelerator import make_accelerator
-from recurrent_attention.training.evaluation import check_labels
 from recurrent_attention.training.feature_store import digest_of
-from recurrent_attention.training.features import Heads, frozen_features
+from recurrent_attention.training.features import Heads, Streams, frozen_features
 from recurrent_attention.training.loop import TrainingLoop
 from recurrent_attention.training.processes import Device
-from recurrent_attention.training.recipe import Recipe, backbone_parameters
+from recurrent_attention.training.recipe import Recipe, backbone_parameters, check_trainable
 from recurrent_attention.training.run_folder import RunFolder
+from recurrent_attention.training.views import views_of
 
 
 class FitResult(NamedTuple):
@@ -64,8 +64,10 @@ def fit(
     number; batch norms see all of it.
 
     Args:
-        model: to be trained in place; it stays on the device of the training.
-        train_data: with `train=True`.
+        model: to be trained in place. It stays on the device of the training, in eval mode; its
+            hooks, gradients and `forward` are as before.
+        train_data: with `train=True`; also torch's `Subset` or `ConcatDataset` of such data sets.
+            Classes are found by name where the model has names.
         validation_data: chooses the epoch (`Recipe.choose_epoch_by`); without it, the last epoch
             is kept.
         recipe: default `Recipe()`.
@@ -82,8 +84,9 @@ def fit(
         `FitResult`. The global random state, and what requires a gradient, are as before.
 
     Raises:
-        ValueError: if labels do not fit the model, the device is not there, or a checkpoint is
-            damaged or of another training.
+        ValueError: if classes are not the model's, there is nothing to train or to train on, the
+            device is not there, or a checkpoint is damaged or of another training.
+        TypeError: if the data are no `TwoStreamDataset`.
         FloatingPointError: if the loss or a weight is no longer finite. It names epoch, update,
             learning rate and pictures; the last good checkpoint stays.
         OSError: if a checkpoint cannot be written; the one before stays.
@@ -95,76 +98,95 @@ def fit(
             "Expected a `run_folder` to resume from, but got None. Pass RunFolder(path, "
             "resume=True)."
         )
-    for data in (train_data, validation_data):
-        if data is not None:
-            check_labels(model, data.pictures)
+    training = views_of(model, train_data, "train_data", stacklevel=2)
+    validation = None
+    if validation_data is not None:
+        names = training.class_names
+        validation = views_of(
+            model, validation_data, "validation_data", class_names=names, stacklevel=2
+        )
+    check_trainable(model)
     accelerator = make_accelerator(device, recipe.precision, recipe.accumulation_steps)
     model.to(accelerator.device)
-    was_training = model.training
     # The CPU's generator draws order, patches, crops; a GPU's draws only dropout.
-    with torch.random.fork_rng(), _frozen(model, recipe.freeze):
-        try:
-            network: nn.Module = model
-            datasets: list[Any] = [train_data, validation_data]
-            if recipe.freeze:
-                network = Heads(model)
-                datasets = [
-                    data
-                    and frozen_features(
-                        model,
-                        data,
-                        accelerator=accelerator,
-                        cache_dir=cache_dir,
-                        num_workers=num_workers,
-                        progress=progress,
-                    )
-                    for data in datasets
-                ]
-                num_workers = 0  # features are rows of a table: a process would cost more
-            identity: dict[str, Any] = {}
-            if run_folder is not None:  # else nothing is kept that it would be compared with
-                identity = {
-                    "recipe": asdict(recipe),
-                    "processes": accelerator.num_processes,
-                    "model": model.config,
-                    "frozen backbones": _frozen_digests(model) if recipe.freeze else None,
-                    "training data": _digest(train_data),
-                    "validation data": validation_data and _digest(validation_data),
-                }
-            loop = TrainingLoop(
-                accelerator,
-                model,
-                network,
-                *datasets,
-                names=train_data.pictures.names,
-                recipe=recipe,
-                identity=json.loads(json.dumps(identity)),  # tuples become lists, as in the file
-                run_folder=run_folder,
-                num_workers=num_workers,
-                progress=progress,
-            )
-            if resume:
-                loop.resume()
-            loop.run()
-            return FitResult(loop.progress.history, loop.progress.best_epoch)
-        finally:
-            model.train(was_training)
-
-
-def _digest(data: TwoStreamDataset) -> str:
-    """Name a data set by its pictures' names and labels, their boxes, and how they are shown."""
-    digest = hashlib.sha256()
-    names = data.pictures.names
-    for name, label in zip(names, data.pictures.labels, strict=True):
-        digest.update(f"{name}\0{label}\0".encode())
-        digest.update(data.boxes[name].float().contiguous().numpy().tobytes())
-    shown = {k: v for k, v in vars(data).items() if k not in ("pictures", "boxes")}
-    digest.update(json.dumps(shown, sort_keys=True, default=str).encode())
-    return f"{len(names)} pictures, {digest.hexdigest()[:16]}"
+    with (
+        torch.random.fork_rng(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        _frozen(model, recipe.freeze),
+        _own_gradients(model),
+        _own_modes(model),
+    ):
+        network: nn.Module = Streams(model)
+        datasets: list[Any] = [training, validation]
+        if recipe.freeze:
+            network = Heads(model)
+            datasets = [
+                None
+                if data is None
+                else frozen_features(
+                    model,
+                    data,
+                    accelerator=accelerator,
+                    cache_dir=cache_dir,
+                    num_workers=num_workers,
+                    progress=progress,
+                )
+                for data in datasets
+            ]
+            num_workers = 0  # features are rows of a table: a process would cost more
+        identity: dict[str, Any] = {}
+        if run_folder is not None:  # else nothing is kept that it would be compared with
+            identity = {
+                "recipe": asdict(recipe),
+                "processes": accelerator.num_processes,
+                "model": model.config,
+                "frozen backbones": _frozen_digests(model) if recipe.freeze else None,
+                "training data": training.digest(),
+                "validation data": None if validation is None else validation.digest(),
+            }
+        loop = TrainingLoop(
+            accelerator,
+            model,
+            network,
+            *datasets,
+            names=training.names,
+            recipe=recipe,
+            identity=json.loads(json.dumps(identity)),  # tuples become lists, as in the file
+            run_folder=run_folder,
+            num_workers=num_workers,
+            progress=progress,
+        )
+        if resume:
+            loop.resume()
+        loop.run()
+        return FitResult(loop.progress.history, loop.progress.best_epoch)
 
 
 def _frozen_digests(model: TwoStreamClassifier) -> list[str]:
     return [digest_of(model.global_backbone), digest_of(model.local_backbone)]
+
+
+@contextmanager
+def _own_gradients(model: TwoStreamClassifier) -> Iterator[None]:
+    """Train with gradients of our own; those that the caller left come back afterwards."""
+    parameters = list(model.parameters())
+    before = [parameter.grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.grad = None
+        yield
+    finally:
+        for parameter, gradient in zip(parameters, before, strict=True):
+            parameter.grad = gradient
+
+
+@contextmanager
+def _own_modes(model: TwoStreamClassifier) -> Iterator[None]:
+    """Leave the model in eval mode; if the training fails, in the modes that it had."""
+    with kept_modes(model):
+        yield
+    model.eval()
 
 
 @contextmanager

@@ -11,8 +11,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from recurrent_attention._errors import first_line, printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.outputs import TwoStreamOutput
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly, seed_of
 from recurrent_attention.training.evaluation import (
     Evaluation,
@@ -172,9 +174,8 @@ class TrainingLoop:
             place = (at.epoch, "batch", at.batches, accelerator.process_index)
             torch.manual_seed(seed_of(self.recipe.seed, *place))  # of dropout
             with accelerator.accumulate(self.network):
-                with shared_batch_norm():
-                    output = self.network(first, second)
-                    loss = self.loss_of(output, labels)
+                output = self._answer(first, second)
+                loss = self.loss_of(output, labels)
                 save, end = self._look_around(loss, indices)
                 accelerator.backward(loss)
                 self.optimizer.step()
@@ -198,6 +199,21 @@ class TrainingLoop:
         at.record["images_per_second"] = self.scores.num_images / at.seconds
         self.scores.reset()
         self._end_if_asked()
+
+    def _answer(self, first: Tensor, second: Tensor) -> TwoStreamOutput:
+        """Run the network on a batch of this process."""
+        try:
+            with shared_batch_norm():
+                output: TwoStreamOutput = self.network(first, second)
+        except ValueError as error:
+            if len(first) * self.accelerator.num_processes > 1:
+                raise
+            raise ValueError(
+                "Expected batches of several pictures to train on, but got one picture, which "
+                f"the model does not take in training mode: {first_line(error)}. Raise "
+                "`batch_size`, or add pictures."
+            ) from error
+        return output
 
     def _validate(self) -> Evaluation | None:
         if self.validation_loader is None:
@@ -244,7 +260,7 @@ class TrainingLoop:
         mine = torch.tensor(seen, device=loss.device)
         losses, dues, asks = self.accelerator.gather(mine).view(-1, 3).unbind(1)
         if not bool(torch.isfinite(losses).all()):
-            names = [self.names[i] for i in self.accelerator.gather(indices).tolist()]
+            names = [printable(self.names[i]) for i in self.accelerator.gather(indices).tolist()]
             last = f" {self.run_folder.checkpoints.last_one()}" if self.run_folder else ""
             raise FloatingPointError(
                 f"Expected a finite loss, but got {losses[~torch.isfinite(losses)][0].item()} in "

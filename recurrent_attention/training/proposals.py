@@ -1,40 +1,36 @@
 """Patches for any data set: train the global stream's head, and let it say where to look."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import reduce
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.modes import eval_mode
 from recurrent_attention.training.accelerator import make_accelerator
-from recurrent_attention.training.draws import plainly
-from recurrent_attention.training.evaluation import check_labels
-from recurrent_attention.training.feature_store import (
-    FeatureStore,
-    content_of,
-    digest_of,
-    key_of,
-)
+from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
+from recurrent_attention.training.features import whole_features
 from recurrent_attention.training.processes import (
     Device,
-    from_all,
     share_of_missing,
     take_over_from_main,
 )
-from recurrent_attention.training.recipe import Recipe, build_schedule, optimizer_of
-from recurrent_attention.views import EDITION, cut_view, pixels_of, reduction_for
-
-PICTURES_PER_PASS_CPU = 1
-PICTURES_PER_PASS = 16  # on other devices
-PICTURES_PER_SHARD = 256  # a kill loses no more
+from recurrent_attention.training.recipe import (
+    Recipe,
+    build_schedule,
+    check_trainable,
+    optimizer_of,
+)
+from recurrent_attention.training.views import labels_for
+from recurrent_attention.training.whole_pictures import (
+    PICTURES_PER_SHARD,
+    WholePictures,
+    whole_views,
+)
+from recurrent_attention.views import EDITION
 
 
 def fit_global_head(
@@ -42,6 +38,7 @@ def fit_global_head(
     pictures: Pictures,
     *,
     recipe: Recipe | None = None,
+    cache_dir: str | Path | None = None,
     device: Device = "auto",
     num_workers: int = 0,
     progress: bool = True,
@@ -57,28 +54,54 @@ def fit_global_head(
         pictures: to learn from.
         recipe: epochs, batch size, rate of new layers, weight decay, label smoothing and seed;
             default: 15 epochs with a label smoothing of 0.1.
+        cache_dir: folder to keep the features in, for `fit` with frozen backbones as well; None
+            computes them anew.
         device: "auto" takes an accelerator if there is one.
         num_workers: processes that read pictures.
         progress: show bars.
 
     Raises:
-        ValueError: if the pictures have more classes than the model, or the device is not there.
+        ValueError: if the pictures have classes that the model has not, there is none, the head is
+            frozen, or the device is not there.
+        TypeError: if `pictures` are no `Pictures`.
     """
     recipe = recipe or Recipe(epochs=15, label_smoothing=0.1, freeze=True)
-    check_labels(model, pictures)
+    classes = labels_for(model, pictures)
+    if not classes:
+        raise ValueError("Expected `pictures` to hold at least one picture, but it is empty.")
+    check_trainable(model)
+    heads = [module for module in (model.global_convs, model.global_head) if module is not None]
+    every = [parameter for module in heads for parameter in module.parameters()]
+    parameters = [parameter for parameter in every if parameter.requires_grad]
+    if not parameters:
+        raise ValueError(
+            "Expected `global_head` to have a parameter that requires a gradient, but all of them "
+            "are frozen. Call model.global_head.requires_grad_()."
+        )
     accelerator = make_accelerator(device, "fp32")
     model.to(accelerator.device)
     progress = progress and accelerator.is_main_process
-    features = _features(model, pictures, num_workers, progress).to(accelerator.device)
-    labels = torch.tensor(pictures.labels, device=accelerator.device)
-    # Of these alone: gradients that the caller keeps on other parameters are left alone.
-    heads = [module for module in (model.global_convs, model.global_head) if module is not None]
-    parameters = [parameter for module in heads for parameter in module.parameters()]
+    features = whole_features(
+        model,
+        pictures.for_channels(model.global_backbone.in_chans),
+        accelerator=accelerator,
+        cache_dir=cache_dir,
+        num_workers=num_workers,
+        progress=progress,
+    )
+    features = features.to(accelerator.device, parameters[0].dtype)
+    labels = torch.tensor(classes, device=accelerator.device)
+    before = [parameter.grad for parameter in parameters]
     optimizer = optimizer_of([{"params": parameters, "lr": recipe.head_lr}], recipe)
     optimizer.zero_grad()
     batches = max(1, len(labels) // recipe.batch_size)
     schedule = build_schedule(optimizer, recipe, batches)
-    with torch.random.fork_rng(), eval_mode(model), torch.enable_grad():
+    with (
+        torch.random.fork_rng(),
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        eval_mode(model),
+    ):
         torch.manual_seed(recipe.seed)
         for _ in tqdm(range(recipe.epochs), desc="global head", leave=False, disable=not progress):
             order = torch.randperm(len(labels)).to(labels.device)
@@ -91,6 +114,8 @@ def fit_global_head(
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
+    for parameter, gradient in zip(parameters, before, strict=True):  # the caller's
+        parameter.grad = gradient
     for module in heads:  # on GPUs no two processes compute exactly the same
         take_over_from_main(module)
 
@@ -124,7 +149,14 @@ def propose_patches(
 
     Raises:
         ValueError: if the device is not there.
+        TypeError: if `pictures` are no `Pictures`.
     """
+    if not isinstance(pictures, Pictures):
+        raise TypeError(
+            "Expected `pictures` to be Pictures, such as PictureFolder(root), but got "
+            f"{type(pictures).__name__}."
+        )
+    pictures = pictures.for_channels(model.global_backbone.in_chans)
     accelerator = make_accelerator(device, "fp32")
     model.to(accelerator.device)
     asked = [model.global_backbone, model.global_head, model.global_convs]
@@ -136,9 +168,8 @@ def propose_patches(
     missing = share_of_missing(index for index, key in enumerate(keys) if key not in store)
     progress = progress and accelerator.is_main_process
     found: dict[bytes, Tensor] = {}
-    for indices, views in _views(
-        model, pictures, missing, side, num_workers, progress, "proposals"
-    ):
+    shown = WholePictures(model, pictures, missing, side)
+    for indices, views in whole_views(model, shown, num_workers, progress, "proposals"):
         shares = model.propose(views).cpu().float() / side
         found |= {keys[index]: rows for index, rows in zip(indices, shares, strict=True)}
         if len(found) >= PICTURES_PER_SHARD or indices[-1] == missing[-1]:
@@ -152,72 +183,7 @@ def propose_patches(
     return boxes
 
 
-class _Whole(Dataset[tuple[int, Tensor]]):
-    """Whole pictures as the model sees them."""
-
-    def __init__(
-        self, model: TwoStreamClassifier, pictures: Pictures, indices: list[int], side: int
-    ) -> None:
-        self.pictures, self.indices, self.side = pictures, indices, side
-        self.look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, position: int) -> tuple[int, Tensor]:
-        index = self.indices[position]
-        reduction = reduction_for(self.pictures.size(index), self.side)
-        picture = self.pictures.open(index, reduction=reduction)
-        whole = torch.tensor([0.0, 0.0, *picture.size])
-        return index, cut_view(pixels_of(picture), whole, self.side, **self.look)
-
-
-def _views(
-    model: TwoStreamClassifier,
-    pictures: Pictures,
-    indices: list[int],
-    side: int,
-    num_workers: int,
-    progress: bool,
-    description: str,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Read whole pictures, some at a time, onto the model's device: (b 3 side side)."""
-    device = next(model.parameters()).device
-    count = PICTURES_PER_PASS_CPU if device.type == "cpu" else PICTURES_PER_PASS
-    data = _Whole(model, pictures, indices, side)
-    loader: DataLoader[Any] = DataLoader(
-        data,
-        count,
-        num_workers=num_workers,
-        generator=torch.Generator(),  # draws a seed from it
-    )
-    with tqdm(
-        total=len(indices), desc=description, unit="picture", disable=not progress or not indices
-    ) as bar:
-        for some, views in plainly(loader):
-            yield some.tolist(), views.to(device)
-            bar.update(len(some))
-
-
-def _features(
-    model: TwoStreamClassifier, pictures: Pictures, num_workers: int, progress: bool
-) -> Tensor:
-    """Run the global backbone: (n 2 c), or (n 2 c h w) where the head needs maps."""
-    mine: dict[int, Tensor] = {}
-    indices = share_of_missing(range(len(pictures)))
-    for some, views in _views(
-        model, pictures, indices, model.image_size, num_workers, progress, "features"
-    ):
-        with torch.no_grad(), eval_mode(model):
-            both = [model.global_backbone(side) for side in (views, views.flip(-1))]
-        if model.global_convs is None:
-            both = [reduce(each, "b c h w -> b c", "mean") for each in both]
-        mine |= zip(some, torch.stack(both, dim=1).cpu(), strict=True)
-    found = {index: features for each in from_all(mine) for index, features in each.items()}
-    return torch.stack([found[index] for index in range(len(pictures))])
-
-
 def _picture_key(model: TwoStreamClassifier, pictures: Pictures, index: int, side: int) -> bytes:
     look = [model.data_config[key] for key in ("mean", "std", "interpolation")]
-    content = content_of(pictures.path(index))
-    return key_of(content, pictures.size(index), *look, EDITION, side, model.num_patches)
+    content, size = pictures.content(index), pictures.size(index)
+    return key_of(content, size, *look, EDITION, side, model.num_patches)

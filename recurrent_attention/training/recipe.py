@@ -1,15 +1,31 @@
 """What a training run is made of: optimiser, learning rates, schedule, precision."""
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Literal
+import numbers
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from recurrent_attention.classifier import TwoStreamClassifier
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "accumulation_steps": (1, math.inf),
+    "lr": (0, math.inf),
+    "head_lr": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "momentum": (0, 1),
+    "warmup_epochs": (0, math.inf),
+    "decay_epochs": (0, math.inf),
+    "decay_rate": (0, math.inf),
+    "local_weight": (0, math.inf),
+    "label_smoothing": (0, 1),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +56,7 @@ class Recipe:
 
     Raises:
         ValueError: if a number is out of range.
+        TypeError: if something is no number.
     """
 
     epochs: int = 30
@@ -63,16 +80,23 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        for name in ("epochs", "batch_size", "accumulation_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(
-                    f"Expected `{name}` to be at least 1, but got {getattr(self, name)}."
+        object.__setattr__(self, "decay_epochs", tuple(self.decay_epochs))
+        for name, value in self._numbers():
+            whole = name in ("epochs", "batch_size", "accumulation_steps", "seed", "decay_epochs")
+            kind = numbers.Integral if whole else numbers.Real
+            if isinstance(value, bool) or not isinstance(value, kind):
+                hint = " YAML reads 1e-3 as text: write 1.0e-3." if isinstance(value, str) else ""
+                raise TypeError(
+                    f"Expected `{name}` to be a {'whole ' if whole else ''}number, but got "
+                    f"{value!r}.{hint}"
                 )
-        for name in ("lr", "head_lr", "weight_decay", "warmup_epochs"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(
-                    f"Expected `{name}` to be at least 0 and finite, but got {getattr(self, name)}."
-                )
+            least, most = _RANGES.get(name, (-math.inf, math.inf))
+            if not least <= float(value) <= most or not math.isfinite(value):
+                limit = f"in [{least}, {most}]" if most < math.inf else f"at least {least}"
+                limit += "" if whole or most < math.inf else " and finite"
+                raise ValueError(f"Expected `{name}` to be {limit}, but got {value}.")
+        if not isinstance(self.freeze, bool):
+            raise TypeError(f"Expected `freeze` to be True or False, but got {self.freeze!r}.")
         choices = {
             "optimizer": ("adamw", "sgd"),
             "schedule": ("cosine", "steps"),
@@ -85,6 +109,13 @@ class Recipe:
                     f"Expected `{name}` to be one of {', '.join(allowed)}, but got "
                     f"{getattr(self, name)!r}."
                 )
+
+    def _numbers(self) -> Iterator[tuple[str, Any]]:
+        for field in fields(self):
+            if field.name == "decay_epochs":
+                yield from (("decay_epochs", epoch) for epoch in self.decay_epochs)
+            elif isinstance(field.default, int | float) and not isinstance(field.default, bool):
+                yield field.name, getattr(self, field.name)
 
     @classmethod
     def paper(cls, *, epochs: int = 90, batch_size: int = 32, seed: int = 0) -> "Recipe":
@@ -113,23 +144,49 @@ def backbone_parameters(model: TwoStreamClassifier) -> list[nn.Parameter]:
     return [*model.global_backbone.parameters(), *model.local_backbone.parameters()]
 
 
+def check_trainable(model: TwoStreamClassifier) -> None:
+    """Refuse weights of which an optimiser's averages underflow.
+
+    Raises:
+        ValueError: if the weights are in float16.
+    """
+    if next(model.parameters()).dtype == torch.float16:
+        raise ValueError(
+            "Expected weights in float32, bfloat16 or float64 to train, but got torch.float16, in "
+            "which an optimiser's averages underflow. Call model.float(); Recipe(precision='fp16') "
+            "trains it in mixed precision."
+        )
+
+
 def build_optimizer(model: TwoStreamClassifier, recipe: Recipe) -> torch.optim.Optimizer:
     """Build the optimiser, with one learning rate for the backbones and one for what is new.
 
     Args:
         model: to be trained.
-        recipe: with `freeze` the backbones get no group.
+        recipe: its optimiser and rates; with `freeze` the backbones get no group.
 
     Returns:
-        An optimiser with the group of the new layers last.
+        An optimiser over what requires a gradient, with the group of the new layers last.
+
+    Raises:
+        ValueError: if nothing does.
     """
     backbones = backbone_parameters(model)
     known = {id(parameter) for parameter in backbones}
     new = [parameter for parameter in model.parameters() if id(parameter) not in known]
     groups: list[dict[str, Iterable[nn.Parameter] | float]] = []
-    if not recipe.freeze:
-        groups.append({"params": backbones, "lr": recipe.lr})
-    groups.append({"params": new, "lr": recipe.head_lr})
+    for parameters, rate in (
+        ([] if recipe.freeze else backbones, recipe.lr),
+        (new, recipe.head_lr),
+    ):
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        if trained:
+            groups.append({"params": trained, "lr": rate})
+    if not groups:
+        raise ValueError(
+            "Expected the model to have a parameter that requires a gradient, but all of them are "
+            "frozen. Call requires_grad_() on what is to be trained."
+        )
     return optimizer_of(groups, recipe)
 
 

@@ -1,0 +1,212 @@
+"""What is trained on: the views of one or several data sets, with the labels of the model."""
+
+import copy
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset, Subset
+
+from recurrent_attention._errors import listed
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.data.two_stream import TwoStreamDataset
+
+LOOK = ("image_size", "patch_size", "mean", "std", "interpolation")
+
+
+class Views(Dataset[tuple[Any, ...]]):
+    """One data set out of `TwoStreamDataset`s, their subsets and their concatenations.
+
+    Args:
+        parts: of which it is put together, in order.
+        labels: for each part, the class index of each picture.
+        class_names: of these indices.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[TwoStreamDataset],
+        labels: Sequence[Sequence[int]],
+        class_names: tuple[str, ...],
+    ) -> None:
+        self.parts = tuple(parts)
+        self.labels = tuple(label for part in labels for label in part)
+        self.class_names = class_names
+        self._ends = [0]
+        for part in parts:
+            self._ends.append(self._ends[-1] + len(part))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        part, place = self.place(index)
+        image, patches, _, *more = part[place]
+        return image, patches, self.labels[index], *more
+
+    def place(self, index: int) -> tuple[TwoStreamDataset, int]:
+        """Return the data set that a picture is in, and its number there."""
+        number = next(n for n, end in enumerate(self._ends[1:]) if index < end)
+        return self.parts[number], index - self._ends[number]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Relative file names."""
+        return tuple(name for part in self.parts for name in part.pictures.names)
+
+    def boxes(self, index: int) -> Tensor:
+        """Return the boxes (n 4) of a picture."""
+        part, place = self.place(index)
+        return part.boxes[part.pictures.names[place]]
+
+    def digest(self) -> str:
+        """Name the data by pictures' names and labels, their boxes, and how they are shown."""
+        digest = hashlib.sha256()
+        for index, label in enumerate(self.labels):
+            part, place = self.place(index)
+            name = part.pictures.names[place]
+            # A name that is no UTF-8 keeps its bytes.
+            digest.update(f"{name}\0{label}\0".encode("utf-8", "surrogateescape"))
+            digest.update(part.boxes[name].contiguous().numpy().tobytes())
+        for part in self.parts:
+            shown = {k: v for k, v in vars(part).items() if k not in ("pictures", "boxes")}
+            digest.update(json.dumps(shown, sort_keys=True, default=str).encode())
+        return f"{len(self)} pictures, {digest.hexdigest()[:16]}"
+
+
+def views_of(
+    model: TwoStreamClassifier,
+    data: Any,
+    name: str,
+    *,
+    class_names: tuple[str, ...] | None = None,
+    stacklevel: int,
+) -> Views:
+    """Put the data together that a model is trained or evaluated on, or refuse it.
+
+    Args:
+        model: which classes, sizes and normalisation count.
+        data: a `TwoStreamDataset`, or torch's `Subset` or `ConcatDataset` of some.
+        name: what to call it in a message.
+        class_names: of a model that has none; default: those of the data.
+        stacklevel: of a warning, so that it names the caller's line.
+
+    Returns:
+        The views, with labels by the model's class names.
+
+    Raises:
+        TypeError: if it is something else.
+        ValueError: if it is empty, or its classes are not the model's.
+
+    Warns:
+        UserWarning: if the pictures are shown otherwise than the model's backbone wants them.
+    """
+    parts = [part for part in _parts(data, name) if len(part)]
+    if not parts:
+        raise ValueError(f"Expected `{name}` to hold at least one picture, but it is empty.")
+    for part in parts:
+        _warn_of_look(model, part, name, stacklevel + 2)
+    ours = model.class_names or class_names or parts[0].pictures.class_names
+    return Views(parts, [labels_for(model, part.pictures, ours) for part in parts], ours)
+
+
+def labels_for(
+    model: TwoStreamClassifier, pictures: Any, class_names: tuple[str, ...] | None = None
+) -> tuple[int, ...]:
+    """Return the model's class index for each picture: by the class's name where both have names.
+
+    Args:
+        model: which classes count.
+        pictures: `Pictures`.
+        class_names: of a model that has none; default: those of the pictures.
+
+    Raises:
+        TypeError: if `pictures` are something else.
+        ValueError: if the model does not have all of their classes.
+    """
+    if not isinstance(pictures, Pictures):
+        hint = ""
+        if isinstance(getattr(pictures, "pictures", None), Pictures):
+            hint = " Pass its `pictures`."
+        raise TypeError(
+            "Expected `pictures` to be Pictures, such as PictureFolder(root), but got "
+            f"{type(pictures).__name__}.{hint}"
+        )
+    theirs = pictures.class_names
+    ours = model.class_names or class_names or theirs
+    if theirs == ours:
+        if len(theirs) > model.num_classes:
+            raise ValueError(
+                f"Expected data of at most {model.num_classes} classes, as the model has, but got "
+                f"{len(theirs)}. Build the model with num_classes={len(theirs)}."
+            )
+        return pictures.labels
+    unknown = [name for name in theirs if ours.count(name) != 1]
+    if unknown:
+        raise ValueError(
+            f"Expected data of classes that the model has, by name, but {len(unknown)} of "
+            f"{len(theirs)} are not among its {len(ours)}: {listed(unknown)}. Give the data the "
+            f"model's names, such as {listed(ours)}, or build the model with these."
+        )
+    place = {name: index for index, name in enumerate(ours)}
+    return tuple(place[theirs[label]] for label in pictures.labels)
+
+
+def _parts(data: Any, name: str) -> list[TwoStreamDataset]:
+    if isinstance(data, TwoStreamDataset):
+        return [data]
+    if isinstance(data, Subset):
+        return [_subset(part, data.indices) for part in _joined(data.dataset, name)]
+    if isinstance(data, ConcatDataset):
+        return [part for one in data.datasets for part in _parts(one, name)]
+    hint = " TwoStreamDataset.for_model(model, pictures, boxes) makes one of these."
+    raise TypeError(
+        f"Expected `{name}` to be a TwoStreamDataset, or a Subset or ConcatDataset of some, but "
+        f"got {type(data).__name__}.{hint if isinstance(data, Pictures) else ''}"
+    )
+
+
+def _joined(data: Any, name: str) -> list[TwoStreamDataset]:
+    """Return what a subset is of: one data set, whose numbers the subset's indices are."""
+    parts = _parts(data, name)
+    if len(parts) > 1:
+        raise TypeError(
+            f"Expected `{name}` to be subsets of single data sets, but got a Subset of a "
+            "ConcatDataset. Take the subsets first, and concatenate them."
+        )
+    return parts
+
+
+def _subset(data: TwoStreamDataset, indices: Sequence[int]) -> TwoStreamDataset:
+    chosen = copy.copy(data)
+    chosen.pictures = data.pictures.subset([int(index) for index in indices])
+    return chosen
+
+
+def _warn_of_look(
+    model: TwoStreamClassifier, data: TwoStreamDataset, name: str, stacklevel: int
+) -> None:
+    wanted = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
+    wanted |= {"image_size": model.image_size, "patch_size": model.patch_size}
+    for key in LOOK:
+        found, right = getattr(data, key), wanted[key]
+        right = tuple(right) if isinstance(right, list) else right
+        if found != right:
+            warnings.warn(
+                f"Expected `{name}` to show pictures with {key}={right}, as the model's backbone "
+                f"wants them and `predict` shows them, but got {key}={found}. "
+                "TwoStreamDataset.for_model(model, pictures, boxes) takes it from the model.",
+                stacklevel=stacklevel,
+            )
+            return
+
+
+def cast(module: torch.nn.Module, *tensors: Tensor) -> list[Tensor]:
+    """Bring views or features to the dtype of a network's weights."""
+    dtype = next(module.parameters()).dtype
+    return [tensor.to(dtype) for tensor in tensors]
