@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from recurrent_attention._errors import printable
 from recurrent_attention._files import kind_of
+from recurrent_attention._workers import leave_signals
 from recurrent_attention.reading import RangeWarning, open_picture, picture_size
 
 Fault = Literal["unreadable", "decompression bomb", "wrong size", "wrong range"]
@@ -117,7 +118,7 @@ def decode_all(
 
 
 def _in_processes(paths: Sequence[Path], num_workers: int) -> Iterator[Decoded]:
-    pool = ProcessPoolExecutor(num_workers)
+    pool = ProcessPoolExecutor(num_workers, initializer=leave_signals)
     done = 0
     try:
         for found in pool.map(decode, paths, chunksize=PICTURES_AT_ONCE):

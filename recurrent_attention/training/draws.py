@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from recurrent_attention._workers import leave_signals
+
 T = TypeVar("T")
 
 
@@ -90,6 +92,7 @@ def loader_of(
         drop_last=drop_last,
         num_workers=num_workers,
         persistent_workers=num_workers > 0,
+        worker_init_fn=leave_signals,
     )
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from recurrent_attention._workers import leave_signals
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
@@ -272,7 +273,12 @@ def _fill(
     num_workers: int,
     progress: bool,
 ) -> None:
-    loader = DataLoader(_Views(data, missing), batch_size=None, num_workers=num_workers)
+    loader = DataLoader(
+        _Views(data, missing),
+        batch_size=None,
+        num_workers=num_workers,
+        worker_init_fn=leave_signals,
+    )
     bar = tqdm(
         plainly(loader),
         desc="frozen features",

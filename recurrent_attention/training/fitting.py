@@ -55,10 +55,11 @@ def fit(
     a global-only classifier would be.
 
     With a run folder, a checkpoint is written after each epoch, every ten minutes within a longer
-    one, and on SIGTERM, which then ends the process with exit code 143. With `resume`, training
-    goes on from the last one, and what comes out is what would have come out without the break:
-    on the same CPU bit for bit, in weights and in metrics, but for the seconds. It holds for what
-    draws from torch's generators, as data and models of this package do.
+    one, and on SIGTERM or Ctrl-C, which then end the process with exit code 143 or 130; a second
+    Ctrl-C ends it at once. With `resume`, training goes on from the last one, and what comes out is
+    what would have come out without the break: on the same CPU bit for bit, in weights and in
+    metrics, but for the seconds. It holds for what draws from torch's generators, as data and
+    models of this package do.
 
     Under `accelerate launch`, several processes share each batch of `Recipe.batch_size` times their
     number; batch norms see all of it.
@@ -74,7 +75,8 @@ def fit(
         run_folder: gets a line of metrics.jsonl an epoch, the checkpoints of the best and of the
             last epoch, and the best model so far.
         resume: go on from the last checkpoint in `run_folder`; if there is none, begin. Model,
-            data and recipe must be those of the checkpoint, and the processes as many.
+            data and recipe must be those of the checkpoint, and the processes as many; a recipe
+            with steps may have more epochs than before.
         cache_dir: keeps the features of frozen backbones; None keeps them in memory.
         device: "auto" takes an accelerator if there is one.
         num_workers: processes that read pictures.
@@ -90,7 +92,7 @@ def fit(
         FloatingPointError: if the loss or a weight is no longer finite. It names epoch, update,
             learning rate and pictures; the last good checkpoint stays.
         OSError: if a checkpoint cannot be written; the one before stays.
-        SystemExit: if SIGTERM came, after a checkpoint was written.
+        SystemExit: if SIGTERM or Ctrl-C came, after a checkpoint was written.
     """
     recipe = recipe or Recipe()
     if resume and run_folder is None:

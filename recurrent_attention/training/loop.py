@@ -143,9 +143,9 @@ class TrainingLoop:
         Raises:
             FloatingPointError: if the loss or a weight is no longer finite.
             OSError: if a checkpoint cannot be written.
-            SystemExit: if SIGTERM came; a checkpoint was written before.
+            SystemExit: if SIGTERM or Ctrl-C came; a checkpoint was written before.
         """
-        # Where nothing can be saved, SIGTERM ends the process as ever.
+        # Where nothing can be saved, these signals end the process as ever.
         with self.termination if self.run_folder is not None else nullcontext():
             while self.progress.epoch <= self.recipe.epochs:
                 if self.progress.record is None:
@@ -192,7 +192,7 @@ class TrainingLoop:
             if save or end:
                 self._save()
             if end:
-                self._end()
+                self._end(end)
         at.record = {"epoch": at.epoch, "lr": self.schedule.get_last_lr()}
         at.record |= {f"train_{name}": value for name, value in self.scores.compute().items()}
         at.record["seconds"] = round(at.seconds, 3)
@@ -250,10 +250,10 @@ class TrainingLoop:
             self.run_folder.write_metrics(at.history)
         if self.show:
             tqdm.write(line_of(record, self.recipe.epochs))
-        if self._is_asked():
-            self._end()
+        if number := self._asked():
+            self._end(number)
 
-    def _look_around(self, loss: Tensor, indices: Tensor) -> tuple[bool, bool]:
+    def _look_around(self, loss: Tensor, indices: Tensor) -> tuple[bool, int]:
         """Refuse a loss that is not finite; ask all processes whether to save, and to end."""
         due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
         seen = [loss.item(), float(due), float(self.termination.asked)]
@@ -268,23 +268,24 @@ class TrainingLoop:
                 f"on the pictures {', '.join(names)}. Lower the learning rate, train in fp32, or "
                 f"look at these pictures.{last}"
             )
-        return bool(dues[0] > 0), bool(asks.any())  # the main process's clock counts
+        return bool(dues[0] > 0), int(asks.max())  # the main process's clock counts
 
-    def _is_asked(self) -> bool:
-        """Ask all processes whether one of them got a SIGTERM."""
+    def _asked(self) -> int:
+        """Ask all processes for the signal that one of them got; 0 if none did."""
         if self.run_folder is None:
-            return False
+            return 0
         asked = torch.tensor([float(self.termination.asked)], device=self.accelerator.device)
-        return bool(self.accelerator.gather(asked).any())
+        return int(self.accelerator.gather(asked).max())
 
     def _end_if_asked(self) -> None:
-        if self._is_asked():
+        if number := self._asked():
             self._save()
-            self._end()
+            self._end(number)
 
-    def _end(self) -> None:
+    def _end(self, number: int) -> None:
         where = f"after update {self.progress.step}, in epoch {self.progress.epoch}"
-        end_process(f"SIGTERM: saved {where}; resume goes on there." if self.show else "")
+        note = f"saved {where}. Start the run again with resume=True (--resume) to go on there."
+        end_process(number, note if self.accelerator.is_main_process else "")
 
     def _save(self) -> None:
         if self.run_folder is None:

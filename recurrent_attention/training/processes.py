@@ -1,7 +1,9 @@
 """Several processes: what one of them decides, and what each does a share of."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, TypeVar, cast
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import torch
 from accelerate import PartialState
@@ -9,32 +11,83 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor, nn
 
 T = TypeVar("T")
-Device = Literal["auto", "cpu", "cuda"]
+Device = str | torch.device  # see `chosen_device`
+_TORCH_DEVICE = "ACCELERATE_TORCH_DEVICE"  # which Accelerate reads
 
 
 def join_processes(device: Device = "auto") -> PartialState:
     """Join the processes that `torchrun` or `accelerate launch` started; without them, be alone.
 
     Args:
-        device: "auto" takes an accelerator if there is one.
+        device: as in `chosen_device`.
 
     Returns:
         Accelerate's `PartialState`: `is_main_process`, `main_process_first()` and more. Later calls
         give the same.
+
+    Raises:
+        ValueError: if the device is unknown or not there.
     """
-    return PartialState() if PartialState._shared_state else PartialState(cpu=is_cpu(device))
+    if PartialState._shared_state:
+        return PartialState()
+    with chosen_device(device) as cpu:
+        return PartialState(cpu=cpu)
 
 
-def is_cpu(device: Device) -> bool:
-    """Tell whether a device is the CPU.
+@contextmanager
+def chosen_device(device: Device) -> Iterator[bool]:
+    """Let Accelerate, meanwhile, take a device when it sets itself up.
 
-    Accelerate has to be told: otherwise, where there is no GPU, it lets each of several processes
-    train by itself, over the same files.
+    Of several processes each has a GPU of its own, so that a number counts for one process alone.
+
+    Args:
+        device: "auto" takes an accelerator if there is one; else "cpu", "cuda", "cuda:1", "mps",
+            "xpu" or a `torch.device`.
+
+    Yields:
+        Whether it is the CPU. Accelerate has to be told: otherwise, where there is no GPU, it lets
+        each of several processes train by itself, over the same files.
+
+    Raises:
+        ValueError: if the device is unknown or not there.
     """
-    found = (
-        torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()
+    kinds = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}
+    if isinstance(device, str) and device == "auto":
+        yield not any(module.is_available() for module in kinds.values())
+        return
+    known = (
+        "Expected `device` to be 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', 'xpu' or a torch.device"
     )
-    return device == "cpu" or (device == "auto" and not found)
+    try:
+        wanted = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ValueError(f"{known}, but got {device!r}.") from None
+    if wanted.type not in ("cpu", *kinds):
+        raise ValueError(f"{known}, but got {device!r}.")
+    if wanted.type == "cpu":
+        yield True
+        return
+    module = kinds[wanted.type]
+    count = (
+        module.device_count() if module.is_available() and hasattr(module, "device_count") else 1
+    )
+    if not module.is_available() or (wanted.index or 0) >= count:
+        found = f"{count} of them" if module.is_available() else "none"
+        raise ValueError(
+            f"Expected a device for device={str(wanted)!r}, but torch finds {found}. Use "
+            "device='cpu'."
+        )
+    before = os.environ.get(_TORCH_DEVICE)
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if alone:
+        os.environ[_TORCH_DEVICE] = str(wanted)
+    try:
+        yield False
+    finally:
+        if alone and before is None:
+            del os.environ[_TORCH_DEVICE]
+        elif alone and before is not None:
+            os.environ[_TORCH_DEVICE] = before
 
 
 def from_main(make: Callable[[], T]) -> T:

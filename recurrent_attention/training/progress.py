@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from recurrent_attention._errors import printable
 from recurrent_attention.training.evaluation import Evaluation
 
 
@@ -54,13 +55,21 @@ def check_identity(saved: dict[str, Any], now: dict[str, Any], path: Path) -> No
         before, after = saved.get(part), now[part]
         if isinstance(before, dict) and isinstance(after, dict):
             changed = [key for key in after if before.get(key) != after[key]]
+            if changed == ["epochs"] and after["epochs"] > before["epochs"]:
+                if after["schedule"] == "steps":  # which does not depend on their number
+                    continue
+                raise ValueError(
+                    f"Expected to resume with the {before['epochs']} epochs of {printable(path)}, "
+                    f"but got {after['epochs']}, and the cosine of the learning rate ends at the "
+                    "last one. Begin another run from the saved model, or take schedule='steps'."
+                )
             if not changed:
                 continue
             part, before, after = f"{part} {changed[0]}", before.get(changed[0]), after[changed[0]]
         if before != after:
             raise ValueError(
-                f"Expected to resume with the {part} of {path}, {before!r}, but got {after!r}. "
-                "Start the run as it was started, or begin another in a new folder."
+                f"Expected to resume with the {part} of {printable(path)}, {before!r}, but got "
+                f"{after!r}. Start the run as it was started, or begin another in a new folder."
             )
 
 

@@ -4,9 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from filelock import BaseFileLock
+
+from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.processes import from_main, join_processes
+from recurrent_attention.training.run_lock import claim_folder
 from recurrent_attention.whole_file import remove_parts, whole_file
 
 CHECKPOINTS = "checkpoints"
@@ -22,13 +26,16 @@ class RunFolder:
         path: a folder that does not exist yet, or is empty.
         resume: take a folder that a run left, to go on there; one that is new or empty will do.
 
+    The folder belongs to this process while this object lives: no second run works in it meanwhile.
+
     Raises:
         FileExistsError: if something is in it without `resume`: it is never overwritten. With
-            `resume`, if it is not a run's.
+            `resume`, if it is not a run's. If another process works in it, which is named.
     """
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
-        self.path = from_main(lambda: _claim(Path(path), resume))
+        self._lock: BaseFileLock | None = None  # of the main process, while this object lives
+        self.path = from_main(lambda: self._claim(Path(path), resume))
         self.checkpoints = Checkpoints(self.path / CHECKPOINTS)
 
     @property
@@ -49,25 +56,31 @@ class RunFolder:
         if join_processes().is_main_process:
             model.save_pretrained(self.model_dir)
 
+    def _claim(self, path: Path, resume: bool) -> Path:
+        _check_free(path, resume)
+        # First, to know the folder again by.
+        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        self._lock = claim_folder(path / CHECKPOINTS)
+        for folder in (path, path / CHECKPOINTS, path / "model"):
+            remove_parts(folder)  # of a killed run
+        return path
+
     def _write(self, name: str, text: str) -> None:
         if join_processes().is_main_process:
             with whole_file(self.path / name) as beside:
                 beside.write_text(text, encoding="utf-8")
 
 
-def _claim(path: Path, resume: bool) -> Path:
+def _check_free(path: Path, resume: bool) -> None:
+    """Refuse a folder that holds something else, or a run that is not to be gone on with."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         if not resume:
             raise FileExistsError(
-                f"Expected a new or empty folder for the run, but {path} holds something already. "
-                "Choose another folder, or move that one away."
+                f"Expected a new or empty folder for the run, but {printable(path)} holds "
+                "something already. Choose another folder, or move that one away."
             )
         if not (path / CHECKPOINTS).is_dir():
             raise FileExistsError(
-                f"Expected the folder of a run to go on with, but {path} holds something else, and "
-                f"no folder {CHECKPOINTS}. Name the folder of the run."
+                f"Expected the folder of a run to go on with, but {printable(path)} holds "
+                f"something else, and no folder {CHECKPOINTS}. Name the folder of the run."
             )
-    (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)  # first, to know the folder again by
-    for folder in (path, path / CHECKPOINTS, path / "model"):
-        remove_parts(folder)  # of a killed run
-    return path

@@ -1,4 +1,4 @@
-"""SIGTERM: a node that is taken away, or a job whose time is up."""
+"""SIGTERM and Ctrl-C: a node that is taken away, a job whose time is up, somebody who stops it."""
 
 import signal
 import sys
@@ -9,40 +9,46 @@ from typing import Any, NoReturn, Self
 
 from tqdm.auto import tqdm
 
-EXIT_CODE = 128 + signal.SIGTERM  # what a shell shows for a process that SIGTERM ended
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 class Termination:
-    """Note a SIGTERM instead of ending at once, meanwhile.
+    """Note a SIGTERM or Ctrl-C instead of ending at once, meanwhile; a second Ctrl-C ends at once.
 
-    Signals reach Python's main thread alone; in another thread nothing is noted, and SIGTERM does
-    what it did before.
+    Signals reach Python's main thread alone; in another thread nothing is noted, and they do what
+    they did before.
 
     Attributes:
-        asked: whether a SIGTERM came.
+        asked: the number of the signal that came, or 0.
     """
 
     def __init__(self) -> None:
-        self.asked = False
-        self._before: Callable[..., Any] | int | None = None
+        self.asked = 0
+        self._before: dict[int, Callable[..., Any] | int | None] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGTERM, self._note)
+            self._before = {number: signal.signal(number, self._note) for number in NAMES}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
+        for number, before in self._before.items():
             # None stands for a handler that was not set from Python, and cannot be set back.
-            before = signal.SIG_DFL if self._before is None else self._before
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(number, signal.SIG_DFL if before is None else before)
 
     def _note(self, number: int, frame: types.FrameType | None) -> None:
-        self.asked = True
+        if number == signal.SIGINT and self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = max(self.asked, number)  # SIGTERM counts, if both come
 
 
-def end_process(note: str) -> NoReturn:
-    """End as SIGTERM would have ended the process, with a note beside the progress bars."""
+def end_process(number: int, note: str) -> NoReturn:
+    """End with the exit code that the signal would have ended the process with.
+
+    Args:
+        number: of the signal.
+        note: a line for the standard error stream, beside the progress bars; "" for none.
+    """
     if note:
-        tqdm.write(note)
-    sys.exit(EXIT_CODE)
+        tqdm.write(f"{NAMES[signal.Signals(number)]}: {note}", file=sys.stderr)
+    sys.exit(128 + number)

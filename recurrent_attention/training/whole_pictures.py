@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from recurrent_attention._workers import leave_signals
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.training.draws import plainly
@@ -74,6 +75,7 @@ def whole_views(
         PICTURES_PER_PASS_CPU if device.type == "cpu" else PICTURES_PER_PASS,
         num_workers=num_workers,
         generator=torch.Generator(),  # draws a seed from it
+        worker_init_fn=leave_signals,
     )
     hidden = not progress or not len(shown)
     with tqdm(total=len(shown), desc=description, unit="picture", disable=hidden) as bar:
