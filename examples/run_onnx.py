@@ -9,12 +9,17 @@ has to be known about the model stands in the metadata of its file.
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageOps
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when onnxruntime is imported
+import onnxruntime
+
+FORMATS = ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM"]  # a file chooses none but these
 
 
 def main(arguments: list[str] | None = None) -> list[tuple[str, float]]:
@@ -26,7 +31,8 @@ def main(arguments: list[str] | None = None) -> list[tuple[str, float]]:
     parser.add_argument("boxes", type=Path, nargs="?", help='ONNX file of graph="boxes"')
     args = parser.parse_args(arguments)
     session, look = load(args.model)
-    picture = ImageOps.exif_transpose(Image.open(args.picture)).convert(look["color_order"])
+    opened = Image.open(args.picture, formats=FORMATS)
+    picture = ImageOps.exif_transpose(opened).convert(look["color_order"])
     everything = (0, 0, *picture.size)
     inputs = {"images": view(picture, everything, look["image_size"], look)[None]}
     if look["graph"] == "patches":
@@ -60,6 +66,7 @@ def view(picture: Image.Image, box: tuple, size: int, look: dict) -> np.ndarray:
     cut = picture.crop(tuple(round(corner) for corner in box))  # at whole pixels
     cut = cut.resize((size, size), Image.Resampling[look["interpolation"].upper()])
     pixels = np.asarray(cut, np.float32) / 255
+    pixels = pixels.reshape(size, size, -1)  # gray has no axis of its own
     normal = (pixels - np.float32(look["mean"])) / np.float32(look["std"])
     return normal.transpose(2, 0, 1)
 

@@ -1,9 +1,7 @@
 """Weights out of a file that anyone may have written, compared with what a model wants."""
 
 import argparse
-import mmap
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,12 +10,16 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from recurrent_attention.checkpoint_names import canonical_names
+from recurrent_attention._errors import first_line, printable
+from recurrent_attention._files import check_regular_file
+from recurrent_attention.checkpoint_names import canonical_names, unwrapped
+from recurrent_attention.pickle_budget import check_pickles
 
 CLASSIFIERS = ("global_head", "local_head")
 WEIGHTS_NAME = "model.safetensors"
 _CLASSIFIER_WEIGHTS = tuple(f"{name}.{part}" for name in CLASSIFIERS for part in ("weight", "bias"))
-_EMA_KEYS, _KEYS = ("state_dict_ema", "model_ema"), ("state_dict", "model")  # in timm's order
+_EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # timm's first
+_KEYS = ("state_dict", "model", "model_state_dict", "model_state", "weights", "net")
 _UNSAFE = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")  # in torch's answer
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -40,8 +42,8 @@ def read_weights(path: Path, *, use_ema: bool = True) -> dict[str, Tensor]:
     Args:
         path: of a `.safetensors` file, whose tensors stay in the file until they are used, or of a
             file of `torch.save`: a state dict, or a checkpoint that holds one under
-            `state_dict_ema`, `model_ema`, `state_dict` or `model`.
-        use_ema: whether the first two count.
+            `state_dict_ema`, `model_ema`, `state_dict`, `model`, `model_state_dict` and the like.
+        use_ema: whether averaged weights count.
 
     Returns:
         Tensors by the names of `TwoStreamClassifier`, on the CPU.
@@ -50,14 +52,15 @@ def read_weights(path: Path, *, use_ema: bool = True) -> dict[str, Tensor]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no checkpoint, is damaged, or holds anything that could run code.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a checkpoint at {path}, but there is no file.")
+    check_regular_file(path, "a checkpoint")
     with path.open("rb"):  # what forbids to read it says so itself
         pass
     found = _mapped(path) if path.suffix == ".safetensors" else _unpickled(path, use_ema)
     weights = canonical_names(found)
     if len(weights) < len(found):
-        raise ValueError(f"Expected {path} to name each weight once, but two names mean the same.")
+        raise ValueError(
+            f"Expected {printable(path)} to name each weight once, but two names mean the same."
+        )
     return weights
 
 
@@ -85,6 +88,7 @@ def fitting_weights(
         ValueError: about the first name that is missing, or of another shape or kind, or else about
             one that the model does not have.
     """
+    weights = unwrapped(weights, wanted)
     classes = _other_classes(weights, wanted) if other_classes else 0
     fitting = {}
     for name, tensor in wanted.items():
@@ -96,14 +100,16 @@ def fitting_weights(
         elif strict:
             missing = sum(other not in weights for other in wanted)
             raise ValueError(
-                f"Expected {path} to hold `{name}`, but it is missing{_and_more(missing)}. "
-                "Build the model as the saved one was built."
+                f"Expected {printable(path)} to hold `{name}`, but it is missing"
+                f"{_and_more(missing)}. Build the model as the saved one was built."
+                f"{_what_it_holds(weights, wanted)}"
             )
     extra = [name for name in weights if name not in wanted]
     if strict and extra:
         raise ValueError(
-            f"Expected {path} to hold only what the model has, but got `{extra[0][:200]}`"
-            f"{_and_more(len(extra))}. Build the model as the saved one was built."
+            f"Expected {printable(path)} to hold only what the model has, but got "
+            f"`{printable(extra[0])[:200]}`{_and_more(len(extra))}. Build the model as the saved "
+            "one was built."
         )
     return Fitting(fitting, classes)
 
@@ -122,17 +128,27 @@ def _other_classes(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) 
 def _check_one(name: str, found: Tensor, wanted: Tensor, path: Path) -> None:
     if found.shape != wanted.shape:
         raise ValueError(
-            f"Expected `{name}` in {path} to have shape {tuple(wanted.shape)}, but got "
+            f"Expected `{name}` in {printable(path)} to have shape {tuple(wanted.shape)}, but got "
             f"{tuple(found.shape)}. Build the model as the saved one was built."
         )
     floats = (found.dtype in _FLOATS, wanted.dtype.is_floating_point)
     if floats == (False, True) or (not floats[1] and found.dtype != wanted.dtype):
         kind = "of 16 to 64 bits, floating point" if floats[1] else str(wanted.dtype)
-        raise ValueError(f"Expected `{name}` in {path} to be {kind}, but got {found.dtype}.")
+        raise ValueError(
+            f"Expected `{name}` in {printable(path)} to be {kind}, but got {found.dtype}."
+        )
 
 
 def _and_more(count: int) -> str:
     return f" (and {count - 1} more)" if count > 1 else ""
+
+
+def _what_it_holds(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Say what a file holds that has little of what is wanted."""
+    if not weights or sum(name in wanted for name in weights) > len(weights) // 2:
+        return ""
+    first = printable(next(name for name in weights if name not in wanted))[:200]
+    return f" The file holds {len(weights)} other entries, such as `{first}`."
 
 
 def _mapped(path: Path) -> dict[str, Tensor]:
@@ -141,8 +157,8 @@ def _mapped(path: Path) -> dict[str, Tensor]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             aliases = file.metadata() or {}
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise ValueError(f"Expected {path} to be a safetensors file, but got: {reason}.") from error
+        sentence = f"Expected {printable(path)} to be a safetensors file, but got: "
+        raise ValueError(f"{sentence}{first_line(error)}.") from error
     # Of weights that share memory only one is written, and the others' names stand here.
     for name, kept in aliases.items():
         if kept in weights:
@@ -151,7 +167,7 @@ def _mapped(path: Path) -> dict[str, Tensor]:
 
 
 def _unpickled(path: Path, use_ema: bool) -> dict[str, Tensor]:
-    _check_memory(path)
+    check_pickles(path)
     try:
         # As in timm, whose training script keeps its arguments in the checkpoint.
         with torch.serialization.safe_globals([argparse.Namespace]):
@@ -160,26 +176,28 @@ def _unpickled(path: Path, use_ema: bool) -> dict[str, Tensor]:
         unsafe = _UNSAFE.search(str(error))
         if unsafe:
             raise ValueError(
-                f"Expected {path} to hold weights alone, but it asks for {unsafe[1][:200]}, which "
-                "could run code, and was not run. Save the state dict by itself."
+                f"Expected {printable(path)} to hold weights alone, but it asks for "
+                f"{printable(unsafe[1])[:200]}, which could run code, and was not run. Save the "
+                "state dict by itself."
             ) from None
         raise ValueError(
-            f"Expected {path} to be a checkpoint of torch.save, but got: {_reason(error)}."
+            f"Expected {printable(path)} to be a checkpoint of torch.save, but got: "
+            f"{_reason(error)}."
         ) from error
     for key in (*(_EMA_KEYS if use_ema else ()), *_KEYS):
-        if isinstance(found, dict) and found.get(key) is not None:
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
             break
     if not isinstance(found, dict):
         raise ValueError(
-            f"Expected {path} to hold a state dict, but got {type(found).__name__}. Save "
-            "model.state_dict()."
+            f"Expected {printable(path)} to hold a state dict, but got {type(found).__name__}. "
+            "Save model.state_dict()."
         )
     for name, value in found.items():
         if not isinstance(name, str) or not _is_dense(value):
             raise ValueError(
-                f"Expected the state dict in {path} to map names to dense tensors, but got "
-                f"{type(value).__name__} under {str(name)[:200]!r}. Save model.state_dict()."
+                f"Expected the state dict in {printable(path)} to map names to dense tensors, but "
+                f"got {type(value).__name__} under {str(name)[:200]!r}. Save model.state_dict()."
             )
     return {name: value.detach() for name, value in found.items()}
 
@@ -192,7 +210,7 @@ def _reason(error: Exception) -> str:
         text = found[1] if found else ""
     if not text or text.isdigit():  # the key of a KeyError, of an opcode that there is not
         return "data that are no weights"
-    return text.partition("\n")[0].rstrip(".")[:200]
+    return first_line(text, 200)
 
 
 def _is_dense(value: Any) -> bool:
@@ -202,27 +220,3 @@ def _is_dense(value: Any) -> bool:
         and value.device.type == "cpu"
         and not (value.is_nested or value.is_quantized)
     )
-
-
-def _check_memory(path: Path) -> None:
-    """Refuse what would take far more memory than the file has bytes; torch writes no such file."""
-    size = path.stat().st_size
-    if not size:
-        return  # and there is nothing to look at; the reader will say so
-    with path.open("rb") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            zipped = content[:4] == b"PK\x03\x04"  # as torch tells them apart
-            inflates = content.find(b"bytearray") >= 0  # bytearray(10**11) is no code to torch
-        if zipped:
-            try:
-                with zipfile.ZipFile(file) as archive:
-                    inflates |= sum(entry.file_size for entry in archive.infolist()) > size
-            except Exception as error:  # of a dozen kinds, and torch may read what zipfile cannot
-                raise ValueError(
-                    f"Expected {path} to be a checkpoint of torch.save, but got: a damaged archive."
-                ) from error
-    if inflates:
-        raise ValueError(
-            f"Expected {path} to be as torch.save writes it, but it unpacks to more than it holds. "
-            "Save the state dict by itself."
-        )

@@ -1,7 +1,7 @@
 """Names in checkpoints: the wrappers' prefixes, and the names the paper's authors gave."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from torch import Tensor
 
@@ -38,6 +38,36 @@ def canonical_names(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     while names and (prefix := _shared_prefix(names)):
         names = [name.removeprefix(prefix) for name in names]
     return dict(zip(map(_from_authors, names), state_dict.values(), strict=True))
+
+
+def unwrapped(weights: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    """Take the entries of a model out of those of what it was a part of, by the names it wants.
+
+    A LightningModule's entries begin with `model.` or whatever the attribute is called, an averaged
+    model's with `module.` and have a counter beside them. If each wanted name is there behind one
+    prefix, these are the model's entries, and the others are not.
+
+    Args:
+        weights: names to tensors, of `canonical_names`; left as it is.
+        wanted: the names of the model.
+
+    Returns:
+        The model's entries under its own names; all entries as they are if there is no such prefix.
+
+    Example:
+        >>> weights = {"n_averaged": None, "net.module.a.w": None, "net.module.b.w": None}
+        >>> list(unwrapped(weights, ["a.w", "b.w"]))
+        ['a.w', 'b.w']
+    """
+    first = next(iter(wanted), None)
+    if first is None or all(name in weights for name in wanted):
+        return dict(weights)
+    for found in weights:
+        prefix = found.removesuffix(first)
+        if prefix != found and prefix and all(f"{prefix}{name}" in weights for name in wanted):
+            inside = {name: value for name, value in weights.items() if name.startswith(prefix)}
+            return {name.removeprefix(prefix): value for name, value in inside.items()}
+    return dict(weights)
 
 
 def _shared_prefix(names: list[str]) -> str | None:

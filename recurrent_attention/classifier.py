@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from recurrent_attention import loading, model_card, prediction, proposal, sharing
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FeatureBackbone
-from recurrent_attention.checkpoint_names import canonical_names
+from recurrent_attention.checkpoint_names import canonical_names, unwrapped
 from recurrent_attention.explain_pictures import explain
 from recurrent_attention.heads import (
     GLOBAL_CONV_CHANNELS,
@@ -284,12 +284,13 @@ class TwoStreamClassifier(
         """Load weights saved from this class, or from the authors' network, wrapped or not.
 
         Args:
-            state_dict: names may carry `module.` or `_orig_mod.`, or be the authors' names
-                (for `backbone="vgg19", global_head="conv"`).
+            state_dict: names may carry `module.`, `_orig_mod.` or the name of the attribute that
+                the model was, or be the authors' (for `backbone="vgg19", global_head="conv"`).
             strict: as in `torch.nn.Module.load_state_dict`.
             assign: as in `torch.nn.Module.load_state_dict`.
 
         Returns:
             The missing and unexpected names, as torch does.
         """
-        return super().load_state_dict(canonical_names(state_dict), strict=strict, assign=assign)
+        weights = unwrapped(canonical_names(state_dict), self.state_dict())
+        return super().load_state_dict(weights, strict=strict, assign=assign)

@@ -1,5 +1,6 @@
 """A figure laid out in inches, and what is put on it: pictures, maps, bars, names."""
 
+import io
 import re
 import textwrap
 import unicodedata
@@ -258,5 +259,7 @@ def save_figure(figure: Figure, path: Path, dpi: float) -> None:
             f"Expected `path` to be in an existing folder, but there is no {path.parent}. Create "
             "it first."
         )
+    drawn = io.BytesIO()  # some of matplotlib's writers lose what the system said of a full disk
+    figure.savefig(drawn, dpi=dpi, format=kind)
     with whole_file(path) as beside:
-        figure.savefig(beside, dpi=dpi, format=kind)
+        beside.write_bytes(drawn.getvalue())

@@ -18,6 +18,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 
+from recurrent_attention._errors import printable
+from recurrent_attention._files import check_regular_file, kind_of
 from recurrent_attention.checkpoint_file import (
     CLASSIFIERS,
     WEIGHTS_NAME,
@@ -142,9 +144,10 @@ def load_checkpoint(
             number of classes, both classifiers, and nothing else, are initialised as in a new
             model, with a warning.
         path: of a `.safetensors` file, or of a file of `torch.save` (`.pth`, `.pt`, `.bin`, ...)
-            that holds a state dict, by itself or under `state_dict_ema`, `model_ema`, `state_dict`
-            or `model`. Names may carry `module.` or `_orig_mod.`, or be the authors' names (for
-            `backbone="vgg19", global_head="conv"`).
+            that holds a state dict, by itself or under `state_dict_ema`, `model_ema`, `state_dict`,
+            `model`, `model_state_dict` and the like: timm's, Lightning's, torch's averaged models.
+            Names may carry `module.`, `_orig_mod.` or the name of the attribute that the model was,
+            or be the authors' names (for `backbone="vgg19", global_head="conv"`).
         use_ema: prefer the averaged weights of a checkpoint that holds both.
 
     Raises:
@@ -179,16 +182,17 @@ def _find(source: str | os.PathLike[str], name: str, **download: Any) -> Path:
     """Find a file in a folder, or get it from a repository of that name."""
     if source and Path(source).is_dir():
         path = Path(source, name)
-        if not path.is_file():
+        if kind_of(path) in ("nothing", "a link to nothing"):
             raise FileNotFoundError(
-                f"Expected {name} in the folder {source}, but there is none. save_pretrained "
-                "writes it."
+                f"Expected {name} in the folder {printable(source)}, but there is none. "
+                "save_pretrained writes it."
             )
+        check_regular_file(path, name)
         return path
     if source and Path(source).exists():
         raise ValueError(
-            f"Expected a folder at {source}, but it is a file. Load weights alone with "
-            "recurrent_attention.load_checkpoint(model, path)."
+            f"Expected a folder at {printable(source)}, but it is {kind_of(source)}. Load "
+            "weights alone with recurrent_attention.load_checkpoint(model, path)."
         )
     try:
         if not isinstance(source, str):
@@ -226,5 +230,5 @@ def _merged(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
 def _news(model: "TwoStreamClassifier", classes: int, path: Path) -> str:
     return (
         f"The classifiers of both streams are new: {model.num_classes} classes instead of the "
-        f"{classes} in {path}. Train them before you predict."
+        f"{classes} in {printable(path)}. Train them before you predict."
     )

@@ -34,7 +34,9 @@ _KWARGS = ("backbone_kwargs", "local_backbone_kwargs")
 _KEYS = (*_BACKBONES, *_KWARGS, *MOST, *_NUMBERS, *_CHOICES, "class_names")
 _MAY_BE_NULL = ("local_backbone", *_KWARGS, "class_names")
 _MAY_BE_MISSING = ("local_backbone_kwargs",)  # came later than the format
-_NO_ARGUMENTS = FACTORY_ARGUMENTS | {"pruned"}  # which makes timm look for a file
+# "pruned" makes timm look for a file. The others would take a model off the meta device, on which
+# a stranger's is built before anything else is known of it, or make its numbers wider.
+_NO_ARGUMENTS = FACTORY_ARGUMENTS | {"pruned", "device", "dtype", "layout", "pin_memory"}
 _LOOK = "pretrained_cfg_overlay"
 _WORD = re.compile(r"[\w-]{1,64}", re.ASCII)  # names no file, no repository and no address
 _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -141,7 +143,7 @@ def _check_kwargs(kwargs: Any, name: str, path: Path) -> None:
         if key == _LOOK:
             _check_look(value, f"`{name}[{key!r}]", path)
         elif key in _NO_ARGUMENTS or not _WORD.fullmatch(key):
-            refuse("be absent: a configuration names no weights and no files")
+            refuse("be absent: a configuration names no weights, no files and no devices")
         elif not _is_plain(value, depth=4):
             refuse(
                 f"be made of words and of numbers up to {MOST_IN_KWARGS}",

@@ -10,9 +10,16 @@ from typing import Any
 import torch
 
 import recurrent_attention
+from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.modes import drop_kept
-from recurrent_attention.onnx_graph import Kind, OnnxGraph, check_answers, translate
+from recurrent_attention.onnx_graph import (
+    Kind,
+    OnnxGraph,
+    check_answers,
+    import_onnxruntime,
+    translate,
+)
 from recurrent_attention.whole_file import whole_file
 
 KINDS = ("whole", "patches", "boxes")
@@ -32,8 +39,8 @@ def export_onnx(
     What it takes to prepare a picture and to name the answer stands in the file's `metadata_props`,
     each value as JSON: `class_names` (null where the model has none), `image_size` (of this graph),
     `patch_size`, `num_patches` (null where the graph takes any), `mean` and `std` (by channel,
-    for values in `pixel_range`), `interpolation`, `color_order` (null unless there are three
-    channels), `resize` ("stretch": the aspect ratio is lost), `graph`, `global_backbone`,
+    for values in `pixel_range`), `interpolation`, `color_order` ("L", "RGB" or "RGBA"; null for
+    other channels), `resize` ("stretch": the aspect ratio is lost), `graph`, `global_backbone`,
     `local_backbone` and `recurrent_attention` (the version).
 
     Args:
@@ -101,7 +108,7 @@ def _metadata(graph: OnnxGraph) -> dict[str, object]:
         "mean": look["mean"],
         "std": look["std"],
         "pixel_range": [0, 1],
-        "color_order": "RGB" if model.global_backbone.in_chans == 3 else None,
+        "color_order": {1: "L", 3: "RGB", 4: "RGBA"}.get(model.global_backbone.in_chans),
         "interpolation": look["interpolation"],
         "resize": "stretch",
         "graph": graph.kind,
@@ -126,11 +133,11 @@ def _check(model: Any, path: Path, graph: str) -> None:
                 "copy: copy.deepcopy(model).float()."
             )
     if path.is_dir():
-        raise IsADirectoryError(f"Expected `path` to be a file, but {path} is a folder.")
+        raise IsADirectoryError(f"Expected `path` to be a file, but {printable(path)} is a folder.")
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"Expected `path` to be in an existing folder, but there is no {path.parent}. Create "
-            "it first."
+            f"Expected `path` to be in an existing folder, but there is no "
+            f"{printable(path.parent)}. Create it first."
         )
     if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
         raise ImportError(
@@ -139,7 +146,7 @@ def _check(model: Any, path: Path, graph: str) -> None:
         )
     for name in _MODULES:
         try:
-            importlib.import_module(name)
+            import_onnxruntime() if name == "onnxruntime" else importlib.import_module(name)
         except ImportError as error:
             raise ImportError(
                 f"Expected {name} to export with, but it is not installed. Run: pip install "

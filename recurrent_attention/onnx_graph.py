@@ -21,6 +21,7 @@ TOLERANCE = 1e-3
 BOX_TOLERANCE = 0.5  # pixels: boxes are multiples of 5 % of the picture, the same or far apart
 # The axes of the second are named once, as they should be, and 0 or less samples of RoiAlign mean
 # the same in torchvision and in ONNX: as many as the box has pixels.
+_NO_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 _CHATTER = (".*sampling_ratio", ".*[Tt]he axis name")
 
 
@@ -138,8 +139,7 @@ def check_answers(graph: OnnxGraph, path: os.PathLike[str]) -> None:
     Raises:
         RuntimeError: if an output differs by more than `TOLERANCE`, or is not finite.
     """
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors; warnings are about its own optimisations
@@ -162,6 +162,25 @@ def check_answers(graph: OnnxGraph, path: os.PathLike[str]) -> None:
                 f"Expected the ONNX graph to answer as the model does, but its `{name}` differ by "
                 f"{share:.1e} of the largest. Are the model's outputs finite?"
             )
+
+
+def import_onnxruntime() -> Any:
+    """Import onnxruntime without the files that it writes about its use into the user's folders.
+
+    Returns:
+        The module.
+
+    Raises:
+        ImportError: if it is not installed.
+    """
+    before = os.environ.get(_NO_TELEMETRY)
+    os.environ.setdefault(_NO_TELEMETRY, "1")  # which is read when it is imported
+    try:
+        import onnxruntime
+    finally:
+        if before is None:
+            os.environ.pop(_NO_TELEMETRY, None)
+    return onnxruntime
 
 
 @contextlib.contextmanager

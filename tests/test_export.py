@@ -4,7 +4,9 @@ import contextlib
 import copy
 import io
 import json
+import os
 import re
+import subprocess
 import sys
 import warnings
 from pathlib import Path
@@ -477,3 +479,45 @@ def test_the_example_answers_as_predict_on_a_real_bird(script, real_data, tmp_pa
         known = dict(zip(wanted.class_names, wanted.probabilities, strict=True))
         assert [p for _, p in found] == pytest.approx([known[n] for n, _ in found], abs=1e-3)
         assert [p for _, p in found] == pytest.approx(wanted.probabilities[:5], abs=1e-3)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (4, "RGBA")])
+def test_a_model_of_other_channels_names_its_pictures(tmp_path, example, channels, mode):
+    model = TwoStreamClassifier(
+        "test_resnet", 3, image_size=64, patch_size=32, hidden_size=8, in_chans=channels,
+        class_names=["auk", "emu", "owl"],
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        model.global_head.weight.mul_(100)
+    pixels = np.random.default_rng(0).integers(0, 255, (70, 90, 4), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(tmp_path / "bird.png")
+    for graph in ("patches", "boxes"):
+        export_onnx(model, tmp_path / f"{graph}.onnx", graph=graph)
+    found = example("run_onnx").main(
+        [str(tmp_path / name) for name in ("bird.png", "patches.onnx", "boxes.onnx")]
+    )
+    wanted = model.predict(tmp_path / "bird.png")
+    assert [name for name, _ in found] == list(wanted.class_names)
+    for (_, probability), exact in zip(found, wanted.probabilities, strict=True):
+        assert probability == pytest.approx(exact, abs=0.02)
+    metadata = example("run_onnx").load(tmp_path / "patches.onnx")[1]
+    assert metadata["color_order"] == mode
+    assert len(metadata["mean"]) == len(metadata["std"]) == channels
+
+
+def test_an_export_leaves_one_file(tmp_path):
+    """onnxruntime would write of its use into the home folder, and into that of temporary files."""
+    code = (
+        "import torch\n"
+        "from recurrent_attention import TwoStreamClassifier, export_onnx\n"
+        "model = TwoStreamClassifier('test_resnet', 2, image_size=64, patch_size=32)\n"
+        "export_onnx(model, 'model.onnx')\n"
+    )
+    (tmp_path / "home").mkdir()
+    (tmp_path / "temporary").mkdir()
+    places = {"HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "temporary")}
+    env = {**os.environ, **places}
+    env.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=env, check=True)
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert {name for name in left if "torch" not in name} == {"model.onnx"}

@@ -1,8 +1,11 @@
 """from_pretrained and load_checkpoint: what fits is loaded, all else is one sentence."""
 
+import argparse
+import collections
 import json
 import os
 import pickle
+import struct
 import warnings
 import zipfile
 from argparse import Namespace
@@ -10,10 +13,12 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from authors_network import AuthorsNetwork
 from hub_server import hub_on_loopback
 from safetensors.torch import load_file, save_file
+from torch.optim.swa_utils import AveragedModel
 
 from recurrent_attention import FeatureBackbone, TwoStreamClassifier, load_checkpoint
 from recurrent_attention.checkpoint_file import read_weights
@@ -587,3 +592,192 @@ def test_a_backbone_from_a_repository_that_is_gone(tmp_path, hub, monkeypatch):
     loaded = TwoStreamClassifier.from_pretrained(tmp_path / "model")
     assert hub.requests == []
     assert_same(state(loaded), state(model))
+
+
+# Files of others
+
+
+class Wrapped(torch.nn.Module):
+    """As a LightningModule holds a model, beside other things."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.net = model
+        self.metric = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        pytest.param(lambda m: AveragedModel(m).state_dict(), id="averaged"),
+        pytest.param(lambda m: AveragedModel(torch.compile(m)).state_dict(), id="and compiled"),
+        pytest.param(lambda m: {"state_dict": Wrapped(m).state_dict(), "epoch": 3}, id="lightning"),
+        pytest.param(
+            lambda m: {"model_state_dict": m.state_dict(), "optimizer_state_dict": {}}, id="by hand"
+        ),
+        pytest.param(lambda m: {"ema": m.state_dict(), "model": {"x": torch.ones(1)}}, id="ema"),
+        pytest.param(lambda m: {"model": "test_resnet", "net": m.state_dict()}, id="a name"),
+    ],
+)
+def test_checkpoints_of_others(tmp_path, saved):
+    model, other = make(), make()
+    with torch.no_grad():
+        model.local_head.weight.add_(1)
+    torch.save(saved(model), tmp_path / "last.ckpt")
+    load_checkpoint(other, tmp_path / "last.ckpt")
+    for name, value in model.state_dict().items():
+        assert torch.equal(other.state_dict()[name], value), name
+
+
+def test_state_dicts_of_others():
+    model, other = make(), make()
+    with torch.no_grad():
+        model.local_head.weight.add_(1)
+    other.load_state_dict(AveragedModel(model).state_dict())
+    assert torch.equal(other.local_head.weight, model.local_head.weight)
+    other = make()
+    other.load_state_dict(Wrapped(model).state_dict())
+    assert torch.equal(other.local_head.weight, model.local_head.weight)
+
+
+def test_a_file_that_holds_something_else_is_described(tmp_path):
+    torch.save({"encoder.\x1b[2J": torch.ones(1), "decoder": torch.ones(1)}, tmp_path / "last.pth")
+    message = refusal(lambda: load_checkpoint(make_once(), tmp_path / "last.pth"), where=tmp_path)
+    assert message.endswith(
+        " Build the model as the saved one was built. The file holds 2 other entries, such as "
+        r"`encoder.\x1b[2J`."
+    )
+
+
+def test_the_path_of_a_fine_tuned_timm_model(tmp_path):
+    fine_tuned = timm.create_model("test_resnet", num_classes=5)
+    torch.save(fine_tuned.state_dict(), tmp_path / "fine.pth")
+    kwargs = {"checkpoint_path": str(tmp_path / "fine.pth")}
+    sizes = {"image_size": 64, "patch_size": 32}
+    model = TwoStreamClassifier("test_resnet", 2, backbone_kwargs=kwargs, **sizes)
+    for backbone in (model.global_backbone, model.local_backbone):
+        for name, value in backbone.model.state_dict().items():
+            assert torch.equal(value, fine_tuned.state_dict()[name]), name
+    model.save_pretrained(tmp_path / "model")
+    assert "checkpoint_path" not in (tmp_path / "model" / "config.json").read_text()
+    torch.save({"other": torch.ones(1)}, tmp_path / "fine.pth")
+    with pytest.raises(ValueError) as caught:
+        TwoStreamClassifier("test_resnet", 2, backbone_kwargs=kwargs, **sizes)
+    assert str(caught.value).startswith(
+        f"Expected {tmp_path / 'fine.pth'} to hold the weights of 'test_resnet', but "
+    )
+    assert str(caught.value).endswith(", such as conv1.0.weight. Is it another model's?")
+    with pytest.raises(FileNotFoundError) as caught:
+        TwoStreamClassifier("test_resnet", 2, backbone_kwargs={"checkpoint_path": "gone.pth"})
+    assert str(caught.value) == "Expected weights at gone.pth, but there is no file."
+
+
+# What a pickle would take
+
+
+def pickled(*ops):
+    return b"\x80\x02" + b"".join(ops) + b"."
+
+
+def whole_number(value):
+    data = value.to_bytes((value.bit_length() + 8) // 8, "little")
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value
+
+
+HEX = b"c_codecs\nencode\nq\x000" + b"h\x00" + text(b"abcd") + text(b"utf-8") + b"\x86Rq\x010"
+DOUBLED = b"".join(
+    b"h\x00h" + bytes([n]) + text(b"hex") + b"\x86Rq" + bytes([n + 1]) + b"0" for n in range(1, 31)
+)
+LONG_LIST = b"](" + b"K\x01" * 300_000 + b"eq\x000"
+BOMBS = {
+    "bytes": pickled(b"c__builtin__\nbytearray\n", whole_number(6 * 10**9), b"\x85R"),
+    "array": pickled(b"ctorch\nTensor\n", whole_number(2 * 10**9), b"\x85R"),
+    "array of two axes": pickled(
+        b"ctorch\nFloatTensor\n", whole_number(10**5), whole_number(10**5), b"\x86R"
+    ),
+    "counter": pickled(b"ccollections\nCounter\n", whole_number(10**10), b"\x85R"),
+    "text that doubles": pickled(HEX, DOUBLED, b"h\x1f"),
+    "a set made many times": pickled(
+        LONG_LIST, b"c__builtin__\nset\nq\x010](", b"h\x01h\x00\x85R" * 100, b"e"
+    ),
+    "storages that are not there": pickled(
+        b"](", b"(", text(b"storage"), b"ctorch\nFloatStorage\n", text(b"0"), text(b"cpu"),
+        whole_number(10**9), b"tQ", b"e",
+    ),
+}  # fmt: skip
+
+
+def zipped(path, data, packed=False):
+    kind = zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("a/data.pkl"), data, kind)
+        archive.writestr("a/version", b"3\n")
+        archive.writestr("a/byteorder", b"little")
+        archive.writestr("a/.format_version", b"1")
+
+
+@pytest.mark.parametrize("form", ["zip", "packed zip", "old format"])
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_pickle_that_would_take_far_more_than_the_file_has_is_not_read(
+    tmp_path, monkeypatch, bomb, form
+):
+    path = tmp_path / "x.pth"
+    if form == "old format":
+        path.write_bytes(BOMBS[bomb])
+    else:
+        zipped(path, BOMBS[bomb], packed=form == "packed zip")
+
+    def load(*_, **__):
+        raise AssertionError("it was read")
+
+    monkeypatch.setattr(torch, "load", load)
+    message = refusal(lambda: load_checkpoint(make_once(), path), where=tmp_path)
+    assert message == (
+        "Expected X/x.pth to be as torch.save writes it, but it unpacks to more than it holds. "
+        "Save the state dict by itself."
+    )
+
+
+@pytest.mark.parametrize("zipped_format", [True, False])
+def test_what_torch_writes_is_within_the_budget(tmp_path, zipped_format):
+    """A training checkpoint with all that people put into one."""
+    model = make()
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(2, 3, 64, 64)).logits.sum().backward()
+    optimizer.step()
+    shared = torch.ones(1000)
+    saved = {
+        "state_dict": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "args": argparse.Namespace(lr=0.1, names={"a", "b"}, text="x" * 10_000, data=b"y" * 1000),
+        "half": [torch.ones(3).bfloat16(), torch.ones(3).half(), torch.tensor(1)],
+        "shared": [shared[:5], shared[5:]],
+        "parameter": torch.nn.Parameter(torch.ones(2)),
+        "shape": torch.Size([2, 3]),
+        "numbers": [1, 2.5, 10**30, 1 + 2j, True, None],
+        "ordered": collections.OrderedDict((str(n), n) for n in range(100)),
+    }
+    path = tmp_path / "last.pth"
+    torch.save(saved, path, _use_new_zipfile_serialization=zipped_format)
+    other = make()
+    load_checkpoint(other, path)
+    assert torch.equal(other.local_head.weight, model.local_head.weight)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes lie in folders on POSIX alone")
+def test_pipes_are_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.pth")
+    message = refusal(lambda: load_checkpoint(make_once(), tmp_path / "x.pth"), where=tmp_path)
+    assert message == "Expected a checkpoint at X/x.pth, but it is a pipe."
+    make_once().save_pretrained(tmp_path / "model")
+    for name in ("model.safetensors", "config.json"):
+        (tmp_path / "model" / name).unlink()
+        os.mkfifo(tmp_path / "model" / name)
+        message = refusal(
+            lambda: TwoStreamClassifier.from_pretrained(tmp_path / "model"), where=tmp_path
+        )
+        assert message == f"Expected {name} at X/model/{name}, but it is a pipe."

@@ -1,10 +1,13 @@
 """config.json from a stranger: what is refused, in which words, and that nothing was touched."""
 
 import copy
+import inspect
 import json
+import re
 import sys
 
 import pytest
+import timm
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 
@@ -129,10 +132,10 @@ def test_nothing_names_a_file_or_a_host(folder, tmp_path, watched, path, value):
 
 def test_the_watch_sees_what_the_plain_mixin_does(folder, tmp_path, watched):
     bait = tmp_path / "bait.pth"
-    torch.save({}, bait)
+    torch.save({"other": torch.ones(1)}, bait)
     change(folder, "backbone_kwargs.checkpoint_path", str(bait))
     watched.clear()
-    with pytest.raises(RuntimeError, match="Missing key"):
+    with pytest.raises(ValueError, match="missing, such as"):
         PyTorchModelHubMixin.from_pretrained.__func__(TwoStreamClassifier, folder)
     assert ("open", str(bait)) in watched
 
@@ -297,3 +300,25 @@ def test_arguments_of_an_architecture_are_kept(tmp_path):
     assert len(loaded.local_backbone.model.blocks) == 3
     assert isinstance(loaded.global_backbone.model.blocks[0].mlp.act, torch.nn.ReLU)
     assert loaded._config == model._config
+
+
+def test_no_argument_changes_where_memory_is_taken(folder):
+    """Whatever a class of timm calls its device or dtype, a configuration may not set it."""
+    named = set()
+    for name in timm.list_models():
+        classes = inspect.getmodule(timm.models.model_entrypoint(name))
+        for cls in vars(classes).values():
+            if inspect.isclass(cls) and issubclass(cls, torch.nn.Module):
+                named |= set(inspect.signature(cls).parameters)
+    suspects = {name for name in named if re.search("device|dtype|layout$", name)}
+    assert {"device", "dtype"} <= suspects
+    for name in suspects:
+        for key in (name, f"block_kwargs.{name}"):
+            path = folder / "config.json"
+            config = json.loads(path.read_text())
+            top, _, inner = key.partition(".")
+            config["backbone_kwargs"][top] = {inner: "cpu"} if inner else "cpu"
+            path.write_text(json.dumps(config))
+            assert "Expected `backbone_kwargs[" in refusal(folder)
+            del config["backbone_kwargs"][top]
+            path.write_text(json.dumps(config))

@@ -1,6 +1,7 @@
 """Building a timm model by its name, for a size of images."""
 
 import inspect
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -9,6 +10,9 @@ from typing import Any
 import timm
 import timm.models
 from torch import nn
+
+from recurrent_attention._errors import printable
+from recurrent_attention._files import check_regular_file
 
 # What timm's factories take themselves (which weights, from where, what to do with them); all else
 # is an argument of the architecture.
@@ -43,7 +47,7 @@ def create_model(name: str, img_size: int, **kwargs: Any) -> nn.Module:
     Args:
         name: as for `FeatureBackbone`.
         img_size: side of the images in pixels.
-        **kwargs: of `timm.create_model`.
+        **kwargs: of `timm.create_model`. A `checkpoint_path` is read for its features alone.
 
     Returns:
         The model, without its classifier as far as timm takes that out.
@@ -52,8 +56,26 @@ def create_model(name: str, img_size: int, **kwargs: Any) -> nn.Module:
         ValueError: if timm does not know the model, or `img_size` does not suit it.
     """
     _check_name(name)
+    file = kwargs.pop("checkpoint_path", None)
+    if file:
+        check_regular_file(file, "weights")
+        kwargs["pretrained"] = False
     with blaming_size(name, img_size):
-        return _create(name, img_size, **kwargs)
+        model = _create(name, img_size, **kwargs)
+    if file:
+        _load_features(model, name, file)
+    return model
+
+
+def _load_features(model: nn.Module, name: str, file: str | os.PathLike[str]) -> None:
+    """Load a model without its classifier from a file, where timm wants that to fit as well."""
+    keys = timm.models.load_checkpoint(model, os.fspath(file), strict=False, weights_only=True)
+    if keys.missing_keys:
+        raise ValueError(
+            f"Expected {printable(file)} to hold the weights of {name!r}, but "
+            f"{len(keys.missing_keys)} are missing, such as {keys.missing_keys[0]}. Is it another "
+            "model's?"
+        )
 
 
 def _create(name: str, img_size: int, **kwargs: Any) -> nn.Module:
@@ -85,7 +107,7 @@ def blaming_size(name: str, img_size: int, *more_errors: type[Exception]) -> Ite
     except errors + more_errors as error:
         if isinstance(error, OSError):  # a download failed; some of those are ValueErrors too
             raise
-        message = str(error).partition("\n")[0]
+        message = printable(str(error).partition("\n")[0])
         reason = f"{img_size}: {message}" if message else f"{img_size}."
         raise ValueError(f"Expected `img_size` to suit {name!r}, but got {reason}") from error
 
