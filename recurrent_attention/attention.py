@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
+from recurrent_attention._arguments import whole_number
+
 INPUT_GAIN = 2.0  # of the initial input weights; 1 and 4 learned more slowly, on one seed
 
 
@@ -72,9 +74,9 @@ class RecurrentRefinedAttention(nn.Module):
             "num_steps": num_steps,
             "num_layers": num_layers,
         }
-        for name, size in sizes.items():
-            if size < 1:
-                raise ValueError(f"Expected `{name}` to be at least 1, but got {size}.")
+        input_size, hidden_size, num_steps, num_layers = (
+            whole_number(size, name) for name, size in sizes.items()
+        )
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_steps = num_steps

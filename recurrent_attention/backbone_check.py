@@ -5,12 +5,11 @@ from typing import Any
 
 import torch
 
-from recurrent_attention.backbone import FeatureBackbone, native_size
+from recurrent_attention.backbone import IMAGE_SIZE, PATCH_SIZE, FeatureBackbone, native_size
 from recurrent_attention.backbone_report import BackboneReport, StreamReport
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.step_cost import cost_of_step
 
-IMAGE_SIZE, PATCH_SIZE = 448, 224  # of the paper
 LONGEST_REASON = 300  # characters
 
 

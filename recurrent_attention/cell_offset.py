@@ -4,7 +4,7 @@ import torch
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
-from recurrent_attention.modes import drop_kept, eval_mode
+from recurrent_attention.modes import view_of
 
 PROBE_IMAGES = 2  # with both axes four measurements: their mean errs by less than 0.1 cells
 
@@ -55,7 +55,9 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
             "being exported. Before an export without patches read model.cell_offset once."
         )
     generator = torch.Generator().manual_seed(0)
-    with eval_mode(backbone), torch.inference_mode(False), torch.enable_grad():
+    # A view, since some timm models keep what they computed, with its graph.
+    backbone = view_of(backbone).eval()
+    with torch.inference_mode(False), torch.enable_grad():
         shape = PROBE_IMAGES, in_chans, image_size, image_size
         images = torch.randn(shape, generator=generator).to(parameter).requires_grad_()
         # Autograd refuses weights made under inference mode; copies made here will do.
@@ -68,7 +70,6 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
         ]
         mix = torch.randn((PROBE_IMAGES, middle.shape[1], 1, 1), generator=generator)
         (gradient,) = torch.autograd.grad((middle * mix.to(middle)).sum(), images)
-    drop_kept(backbone)
     energy = gradient.double().square().sum((0, 1))
     if not bool(energy.sum() > 0):  # a NaN compares false
         raise ValueError(

@@ -1,16 +1,23 @@
 """The two streams: a global classifier, and a local one that looks at parts of the picture."""
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from einops import rearrange, reduce
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
 from recurrent_attention import loading, model_card, prediction, proposal, sharing
+from recurrent_attention._arguments import (
+    names_of_classes,
+    one_of,
+    real_number,
+    whole_number,
+)
 from recurrent_attention.attention import RecurrentRefinedAttention
-from recurrent_attention.backbone import FeatureBackbone
+from recurrent_attention.backbone import fitting_backbone
 from recurrent_attention.checkpoint_names import canonical_names, unwrapped
 from recurrent_attention.explain_pictures import explain
 from recurrent_attention.heads import (
@@ -52,8 +59,10 @@ class TwoStreamClassifier(
         local_backbone: another timm name for the local stream; default: the same.
         backbone_kwargs: further arguments of `timm.create_model`, for both streams.
         local_backbone_kwargs: the same for the local stream alone; default: `backbone_kwargs`.
-        image_size: side of the square images, in pixels. 448 in the paper.
-        patch_size: side of the square patches, in pixels. 224 in the paper.
+        image_size: side of the square images, in pixels. Default: 448 as in the paper; where the
+            backbone does not take that, twice the side that it was made for, or that side itself.
+        patch_size: side of the square patches, in pixels. Default: 224 as in the paper, or the side
+            that the backbone was made for.
         num_patches: patches per image that the model proposes where none are given. 1 in the paper.
         hidden_size: d of the recurrence. 512 in the authors' code.
         num_steps: T, looks at each patch. 10 in the paper.
@@ -72,7 +81,8 @@ class TwoStreamClassifier(
         class_names: k names, kept with the model.
 
     Raises:
-        ValueError: if the backbone is unknown, or a size does not fit.
+        ValueError: if the backbone is unknown, or a number or a size does not fit.
+        TypeError: if an argument is of another type.
 
     Example:
         >>> import torch
@@ -98,8 +108,8 @@ class TwoStreamClassifier(
         local_backbone: str | None = None,
         backbone_kwargs: dict[str, Any] | None = None,
         local_backbone_kwargs: dict[str, Any] | None = None,
-        image_size: int = 448,
-        patch_size: int = 224,
+        image_size: int | None = None,
+        patch_size: int | None = None,
         num_patches: int = 1,
         hidden_size: int = 512,
         num_steps: int = 10,
@@ -112,31 +122,36 @@ class TwoStreamClassifier(
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        if num_classes < 1:
-            raise ValueError(f"Expected `num_classes` to be at least 1, but got {num_classes}.")
-        if class_names is not None and len(class_names) != num_classes:
-            raise ValueError(
-                f"Expected `class_names` to hold {num_classes} names, but got {len(class_names)}. "
-                f"Pass num_classes={len(class_names)}."
-            )
-        for name, value, known in (
-            ("global_head", global_head, ("linear", "conv")),
-            ("patch_weighting", patch_weighting, ("equal", "linear", "recurrent")),
+        num_classes = whole_number(num_classes, "num_classes")
+        num_patches = whole_number(num_patches, "num_patches")
+        names = names_of_classes(class_names, num_classes)
+        one_of(global_head, "global_head", ("linear", "conv"))
+        one_of(patch_weighting, "patch_weighting", ("equal", "linear", "recurrent"))
+        real_number(fusion_weight, "fusion_weight")
+        real_number(drop_rate, "drop_rate", 0, 1)
+        for argument, value in (
+            ("backbone_kwargs", backbone_kwargs),
+            ("local_backbone_kwargs", local_backbone_kwargs),
         ):
-            if value not in known:
-                raise ValueError(
-                    f"Expected `{name}` to be one of {', '.join(known)}, but got {value!r}."
+            if value is not None and not isinstance(value, Mapping):
+                raise TypeError(
+                    f"Expected `{argument}` to be a dictionary of arguments of timm.create_model, "
+                    f"but got {value!r:.200}."
                 )
         kwargs = backbone_kwargs or {}
         local_kwargs = kwargs if local_backbone_kwargs is None else local_backbone_kwargs
         always: dict[str, Any] = {"pretrained": pretrained, "in_chans": in_chans}
-        self.global_backbone = FeatureBackbone(backbone, img_size=image_size, **(kwargs | always))
-        self.local_backbone = FeatureBackbone(
-            local_backbone or backbone,
-            img_size=patch_size,
-            final_pool=False,
-            **(local_kwargs | always),
+        self.global_backbone = fitting_backbone(
+            backbone, "image_size", image_size, **(dict(kwargs) | always)
         )
+        self.local_backbone = fitting_backbone(
+            backbone if local_backbone is None else local_backbone,
+            "patch_size",
+            patch_size,
+            final_pool=False,
+            **(dict(local_kwargs) | always),
+        )
+        image_size, patch_size = self.global_backbone.img_size, self.local_backbone.img_size
         self._config = {
             **sharing.portable_backbones(self, kwargs, local_kwargs),
             "num_classes": num_classes,
@@ -151,15 +166,16 @@ class TwoStreamClassifier(
             "fusion_weight": fusion_weight,
             "drop_rate": drop_rate,
             "in_chans": in_chans,
-            "class_names": list(class_names) if class_names is not None else None,
+            "class_names": None if names is None else list(names),
         }
+        self.measured_offsets = proposal.MeasuredOffsets()
         self.num_classes = num_classes
         self.image_size = image_size
         self.patch_size = patch_size
         self.num_patches = num_patches
         self.fusion_weight = fusion_weight
         self.patch_weighting = patch_weighting
-        self.class_names = tuple(class_names) if class_names is not None else None
+        self.class_names = names
 
         channels = self.global_backbone.out_channels
         self.global_convs = conv_pair(channels) if global_head == "conv" else None
@@ -237,7 +253,10 @@ class TwoStreamClassifier(
         looks = look(self.attention, lambda seen: self.local_head(self.drop(seen)), local_features)
         local_logits = looks.logits()
         fused = global_logits + self.fusion_weight * local_logits
-        return TwoStreamOutput(fused, global_logits, local_logits, *looks, boxes)
+        output = TwoStreamOutput(fused, global_logits, local_logits, *looks, boxes)
+        # A trace knows no None: it gives the other fields, as a plain tuple.
+        tracing: Any = torch._C._get_tracing_state()
+        return output if tracing is None else tuple(f for f in output if f is not None)  # type: ignore[return-value]
 
     def classify_global(self, features: Tensor) -> Tensor:
         """Run the global stream's head alone.
@@ -269,9 +288,81 @@ class TwoStreamClassifier(
     if not TYPE_CHECKING:  # for type checkers the mixin's signature holds: it returns cls
         from_pretrained = classmethod(loading.from_pretrained)
     proposal_size = property(proposal.proposal_size)
-    cell_offset = cached_property(proposal.cell_offset)
+    cell_offset = property(proposal.cell_offset)
     constant_cell_offset = proposal.constant_cell_offset
-    local_cell_offset = cached_property(proposal.local_cell_offset)
+    local_cell_offset = property(proposal.local_cell_offset)
+
+    def extra_repr(self) -> str:
+        """Say for which sizes the streams are."""
+        return f"image_size={self.image_size}, patch_size={self.patch_size}"
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory in training: backbones compute again what they would keep.
+
+        Args:
+            enable: whether to.
+
+        Raises:
+            ValueError: if timm's model of a stream cannot.
+        """
+        self.global_backbone.set_grad_checkpointing(enable)
+        self.local_backbone.set_grad_checkpointing(enable)
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[float, ...]]:
+        """Return in which layer a parameter is, for timm's layer decay.
+
+        Args:
+            coarse: stages instead of blocks, as in timm.
+
+        Returns:
+            From a parameter's name to its layer, as timm's `group_parameters` takes it: both
+            streams have the layers of their timm models, counted back from the heads, which come
+            last.
+        """
+        layers = {
+            f"{stream}.{name}": layer
+            for stream, backbone in (
+                ("global_backbone", self.global_backbone),
+                ("local_backbone", self.local_backbone),
+            )
+            for name, layer in backbone.layers_below_head(coarse).items()
+        }
+        return lambda name: (layers.get(name, math.inf),)
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of the parameters that timm's models want no weight decay for."""
+        return {
+            f"{stream}.{name}"
+            for stream, backbone in (
+                ("global_backbone", self.global_backbone),
+                ("local_backbone", self.local_backbone),
+            )
+            for name in backbone.no_weight_decay()
+        }
+
+    def get_classifier(self) -> nn.ModuleList:
+        """Return both classifiers, that of the global stream first."""
+        return nn.ModuleList([self.global_head, self.local_head])
+
+    def reset_classifier(self, num_classes: int, class_names: Sequence[str] | None = None) -> None:
+        """Put new classifiers into both streams, initialised as those of a new model.
+
+        Args:
+            num_classes: k.
+            class_names: k names, kept with the model; None forgets the old ones.
+
+        Raises:
+            ValueError: if a number does not fit.
+            TypeError: if an argument is of another type.
+        """
+        num_classes = whole_number(num_classes, "num_classes")
+        names = names_of_classes(class_names, num_classes)
+        for name in ("global_head", "local_head"):
+            old = getattr(self, name)
+            new = classifier(old.in_features, num_classes).to(old.weight)
+            setattr(self, name, new.train(old.training))
+        self.num_classes, self.class_names = num_classes, names
+        self._config |= {"num_classes": num_classes}
 
     @property
     def data_config(self) -> dict[str, Any]:

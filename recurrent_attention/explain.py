@@ -8,7 +8,7 @@ from einops import einsum, rearrange, reduce, repeat
 from torch import Tensor, nn
 
 from recurrent_attention.explanation import Explanation
-from recurrent_attention.modes import eval_mode
+from recurrent_attention.modes import eval_view
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.patches import crop_patches
 from recurrent_attention.target_class import Target, class_indices
@@ -82,7 +82,7 @@ def explain_views(
     _check_boxes(boxes, patches)
     wanted = class_indices(target, len(images), model.num_classes, model.class_names)
     device_type = images.device.type
-    with eval_mode(model), torch.inference_mode(False):
+    with eval_view(model) as model, torch.inference_mode(False):
         with torch.no_grad(), _own_autocast(device_type):
             maps = model.encode(images, patches)
         # The heads' dtype is that of the maps already, unless autocast changed them.

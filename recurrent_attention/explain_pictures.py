@@ -11,7 +11,7 @@ from recurrent_attention.explain import explain_views
 from recurrent_attention.explanation import Explanation
 from recurrent_attention.input_checks import is_one
 from recurrent_attention.inputs import Picture, StreamInputs, stream_inputs
-from recurrent_attention.modes import eval_mode
+from recurrent_attention.modes import eval_view
 from recurrent_attention.target_class import Target, class_indices
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def explain(
     count = len(images) if isinstance(images, list) else 1
     wanted = class_indices(target, count, model.num_classes, model.class_names)
     parts: list[Explanation] = []
-    with eval_mode(model), torch.inference_mode(False), torch.no_grad():
+    with eval_view(model) as model, torch.inference_mode(False), torch.no_grad():
         given = patches if boxes is None else boxes
         done = 0
         for inputs in stream_inputs(model, images, given):

@@ -12,7 +12,7 @@ import torch
 import recurrent_attention
 from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.modes import drop_kept
+from recurrent_attention.modes import drop_kept, view_of
 from recurrent_attention.onnx_graph import (
     Kind,
     OnnxGraph,
@@ -72,6 +72,7 @@ def export_onnx(
     with torch.inference_mode(False), torch.no_grad():
         if graph != "patches":
             _ = model.cell_offset  # nothing can be measured while the graph is traced
+        model = view_of(model)  # which can drop what timm models keep of a pass
         drop_kept(model)
         proto = translate(OnnxGraph(_unfused(_twin(model)), graph))
         answering = OnnxGraph(_twin(model), graph)

@@ -12,7 +12,7 @@ from torch import Tensor
 from recurrent_attention._errors import printable
 from recurrent_attention.input_checks import is_one
 from recurrent_attention.inputs import Picture, stream_inputs
-from recurrent_attention.modes import eval_mode
+from recurrent_attention.modes import eval_view
 
 if TYPE_CHECKING:
     from recurrent_attention.classifier import TwoStreamClassifier
@@ -140,7 +140,7 @@ def predict(
         raise ValueError(f"Expected `top_k` to be at least 1, but got {top_k}.")
     predictions = []
     # Not inference mode: some timm models keep tensors of a pass, which training could not use.
-    with eval_mode(model), torch.inference_mode(False), torch.no_grad():
+    with eval_view(model) as model, torch.inference_mode(False), torch.no_grad():
         for inputs in stream_inputs(model, image, patches):
             output = model(inputs.images, inputs.patches)
             streams = (output.logits, output.global_logits, output.local_logits)

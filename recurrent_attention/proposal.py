@@ -8,7 +8,7 @@ from torch import Tensor
 
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.cell_offset import measure_cell_offset
-from recurrent_attention.modes import eval_mode
+from recurrent_attention.modes import eval_view
 from recurrent_attention.patches import WIDE_SIDES, WINDOW_SIDES, propose_boxes, saliency
 
 if TYPE_CHECKING:
@@ -16,6 +16,13 @@ if TYPE_CHECKING:
 
 CELLS_TO_MEASURE = 10  # a side: smaller maps hide where their cells look
 CELLS_TO_PROPOSE = 14  # a side: boxes of MobileNetV2 at 448 were measured, from a head of 224
+
+
+class MeasuredOffsets:
+    """What was measured of a model's backbones, once: shared by the model and its views."""
+
+    of_global: float | None = None
+    of_local: float | None = None
 
 
 def propose(model: "TwoStreamClassifier", images: Tensor) -> Tensor:
@@ -29,7 +36,7 @@ def propose(model: "TwoStreamClassifier", images: Tensor) -> Tensor:
     Returns:
         (b p 4) xyxy in pixels of `images`, best first, for p = `model.num_patches`.
     """
-    with torch.no_grad(), eval_mode(model):
+    with torch.no_grad(), eval_view(model) as model:
         return boxes_of_map(model, model.global_backbone(images), images)
 
 
@@ -108,7 +115,10 @@ def cell_offset(model: "TwoStreamClassifier") -> float:
     Returns:
         The offset in tiles, as in `propose_boxes`.
     """
-    return _offset_of(model.global_backbone, model.image_size)
+    measured: MeasuredOffsets = model.measured_offsets
+    if measured.of_global is None:
+        measured.of_global = _offset_of(model.global_backbone, model.image_size)
+    return measured.of_global
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -136,8 +146,12 @@ def local_cell_offset(model: "TwoStreamClassifier") -> float:
         The offset in tiles of a patch.
     """
     if model.local_backbone.name == model.global_backbone.name:
-        return model.cell_offset
-    return _offset_of(model.local_backbone, model.patch_size)
+        same: float = model.cell_offset
+        return same
+    measured: MeasuredOffsets = model.measured_offsets
+    if measured.of_local is None:
+        measured.of_local = _offset_of(model.local_backbone, model.patch_size)
+    return measured.of_local
 
 
 def _offset_of(backbone: FeatureBackbone, size: int) -> float:

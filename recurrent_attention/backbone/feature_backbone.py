@@ -1,6 +1,5 @@
 """Any timm model as a function from images to the feature map that its own classifier pools."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import timm.models
@@ -9,7 +8,13 @@ from einops import rearrange
 from timm.data.model_config import resolve_input_data_config
 from torch import Tensor, nn
 
-from recurrent_attention.backbone.creation import FACTORY_ARGUMENTS, blaming_size, create_model
+from recurrent_attention._arguments import side, whole_number
+from recurrent_attention.backbone.creation import (
+    FACTORY_ARGUMENTS,
+    blaming_size,
+    create_model,
+    usual_sizes,
+)
 from recurrent_attention.backbone.layout import (
     LAST_INTERMEDIATE,
     TOKENS_LAST,
@@ -59,8 +64,8 @@ class FeatureBackbone(nn.Module):
         channels_last: whether the weights lie so that convolutions run over (b h w c), which is
             faster, on CPUs up to 1.3 times; images may lie as they like.
         data_config: how images have to be prepared: `mean`, `std`, `interpolation`, `crop_pct`,
-            `input_size`. Of a model made for three channels, one channel has the average of their
-            means and more repeat them, as timm sums or repeats the weights of the first layer.
+            `input_size`. For other channels than the model was made for, each has the average of
+            its means and of its deviations, as timm resolves them.
 
     Raises:
         ValueError: if timm does not know the model, or `img_size` does not fit it.
@@ -85,8 +90,11 @@ class FeatureBackbone(nn.Module):
         **create_model_kwargs: Any,
     ) -> None:
         super().__init__()
-        if img_size < 1:
-            raise ValueError(f"Expected `img_size` to be at least 1, but got {img_size}.")
+        if not isinstance(name, str):
+            raise TypeError(
+                f"Expected `name` to be the name of a timm model, but got {type(name).__name__}."
+            )
+        img_size, in_chans = side(img_size, "img_size"), whole_number(in_chans, "in_chans")
         self.name = name
         self.img_size = img_size
         self.in_chans = in_chans
@@ -102,11 +110,49 @@ class FeatureBackbone(nn.Module):
         self.data_config: dict[str, Any] = resolve_input_data_config(
             self.model, {"input_size": (in_chans, img_size, img_size)}
         )
-        for look in ("mean", "std"):
-            self.data_config[look] = _per_channel(self.data_config[look], in_chans)
         for parameter in self.parameters() if self.channels_last else ():
             if parameter.ndim == 4:  # Module.to would refuse others, such as Conv3d's
                 parameter.data = parameter.data.to(memory_format=torch.channels_last)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Switch timm's gradient checkpointing on or off.
+
+        Args:
+            enable: whether to.
+
+        Raises:
+            ValueError: if timm's model has none.
+        """
+        try:
+            self.model.set_grad_checkpointing(enable)
+        except (AttributeError, AssertionError) as error:
+            if enable:
+                raise ValueError(
+                    f"Expected a timm model with gradient checkpointing, but {self.name!r} has "
+                    "none."
+                ) from error
+
+    def layers_below_head(self, coarse: bool = False) -> dict[str, int]:
+        """Return how far each parameter's layer lies below the head: -1 right below it.
+
+        Args:
+            coarse: stages instead of blocks, as in timm.
+
+        Returns:
+            Names of parameters to numbers below 0; what belongs to the head in timm is not in it.
+        """
+        if not hasattr(self.model, "group_matcher"):
+            return dict.fromkeys((name for name, _ in self.model.named_parameters("model")), -1)
+        matcher = self.model.group_matcher(coarse=coarse)
+        layers = timm.models.group_parameters(self.model, matcher, reverse=True)
+        bare = [name for name, _ in self.model.named_parameters()]
+        top = max((layers[name] for name in bare), default=0) + 1
+        return {f"model.{name}": layers[name] - top for name in bare}
+
+    def no_weight_decay(self) -> set[str]:
+        """Return the names of the parameters that timm's model wants no weight decay for."""
+        names: set[str] = getattr(self.model, "no_weight_decay", set)()
+        return {f"model.{name}" for name in names}
 
     def _adapt(self, final_pool: bool) -> None:
         """Find out where the model keeps its map, and take out what does not reach it.
@@ -231,13 +277,38 @@ class FeatureBackbone(nn.Module):
             )
 
 
-def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
-    """Return a mean or deviation for each of a model's channels."""
-    if len(values) == in_chans:
-        return tuple(values)
-    if in_chans == 1:
-        return (sum(values) / len(values),)
-    return tuple(values[channel % len(values)] for channel in range(in_chans))
+def fitting_backbone(name: str, argument: str, size: int | None, **kwargs: Any) -> FeatureBackbone:
+    """Build a backbone for a size of pictures; where none is given, for the first that it takes.
+
+    Args:
+        name: as for `FeatureBackbone`.
+        argument: "image_size" or "patch_size": what to call the size in a message.
+        size: side of the pictures in pixels, or None.
+        **kwargs: of `FeatureBackbone`.
+
+    Returns:
+        The backbone; its `img_size` is the side.
+
+    Raises:
+        ValueError: if timm does not know the model, or no size fits it.
+        TypeError: if an argument is of another type.
+    """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"Expected `backbone` to be the name of a timm model, but got {type(name).__name__}. "
+            "FeatureBackbone and RecurrentRefinedAttention are parts for modules of your own."
+        )
+    if size is not None:
+        return FeatureBackbone(name, img_size=side(size, argument), **kwargs)
+    refused: list[Exception] = []
+    for candidate in usual_sizes(name, argument):
+        try:
+            return FeatureBackbone(name, img_size=candidate, **kwargs)
+        except OSError:
+            raise
+        except (ValueError, RuntimeError) as error:  # timm raises whatever a size leads to
+            refused.append(error)
+    raise refused[-1]  # at its own size, where that could be tried
 
 
 def _damages_memory(layer: nn.Module) -> bool:

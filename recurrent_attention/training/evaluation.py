@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.modes import eval_mode
+from recurrent_attention.modes import eval_view
 from recurrent_attention.outputs import TwoStreamOutput
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
@@ -134,10 +134,8 @@ def evaluate(
         raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
     accelerator = make_accelerator(device, precision, 1)
     model.to(accelerator.device)
-    network: nn.Module = Streams(model)
     dataset: Views | FeatureDataset = views
     if frozen:
-        network = Heads(model)
         dataset = frozen_features(
             model,
             views,
@@ -148,9 +146,10 @@ def evaluate(
         )
     order = EpochOrder(dataset, seed=0, shuffle=False)
     loader = loader_of(dataset, order, batch_size, 0 if frozen else num_workers)
-    network, loader = accelerator.prepare(network, loader)
     progress = progress and accelerator.is_main_process
-    with eval_mode(model), torch.random.fork_rng():
+    with eval_view(model) as view, torch.random.fork_rng():
+        network: nn.Module = Heads(view) if frozen else Streams(view)
+        network, loader = accelerator.prepare(network, loader)
         return run_evaluation(
             accelerator, network, loader, model.num_classes, TwoStreamLoss(), progress
         )

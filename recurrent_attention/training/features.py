@@ -15,7 +15,7 @@ from recurrent_attention._workers import leave_signals
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.modes import eval_mode
+from recurrent_attention.modes import eval_view
 from recurrent_attention.outputs import TwoStreamFeatures
 from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.feature_store import (
@@ -204,7 +204,7 @@ def whole_features(
     )
     shown = WholePictures(model, pictures, missing, side)
     found: dict[bytes, Tensor] = {}
-    with eval_mode(model), torch.no_grad():
+    with eval_view(model) as model, torch.no_grad():
         for some, views in whole_views(model, shown, num_workers, progress, "features"):
             for mirrored, seen in enumerate((views, views.flip(-1))):
                 rows = _kept(model.global_backbone(seen), model.global_convs is None)
@@ -287,7 +287,7 @@ def _fill(
         disable=not progress or not missing,
     )
     model.to(accelerator.device)
-    with eval_mode(model), torch.no_grad(), accelerator.autocast():
+    with eval_view(model) as model, torch.no_grad(), accelerator.autocast():
         for views in _chunks(bar, PICTURES_PER_CHUNK):
             images, patches, image_keys, patch_keys = [], [], [], []
             for index, image, parts in views:

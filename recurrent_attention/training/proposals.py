@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.modes import eval_mode
+from recurrent_attention.modes import eval_view
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
 from recurrent_attention.training.features import whole_features
@@ -100,14 +100,14 @@ def fit_global_head(
         torch.random.fork_rng(),
         torch.inference_mode(False),
         torch.enable_grad(),
-        eval_mode(model),
+        eval_view(model) as view,
     ):
         torch.manual_seed(recipe.seed)
         for _ in tqdm(range(recipe.epochs), desc="global head", leave=False, disable=not progress):
             order = torch.randperm(len(labels)).to(labels.device)
             for batch in torch.split(order, recipe.batch_size)[:batches]:
                 mirrored = torch.randint(features.shape[1], (len(batch),))
-                logits = model.classify_global(features[batch, mirrored.to(labels.device)])
+                logits = view.classify_global(features[batch, mirrored.to(labels.device)])
                 smoothing = recipe.label_smoothing
                 loss = F.cross_entropy(logits, labels[batch], label_smoothing=smoothing)
                 accelerator.backward(loss)
