@@ -35,6 +35,7 @@ from torch import Tensor
 
 import recurrent_attention
 from recurrent_attention import TwoStreamClassifier
+from recurrent_attention._errors import printable
 from recurrent_attention.data import (
     CUB200,
     Pictures,
@@ -495,7 +496,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         curves = run.path / "curves.png"
         draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out=chosen_on)
         explain_some(model, test, boxes, run)
-        print(f"\n{report(result)}\n\nrun folder          {run.path} ({result['seconds']:.0f} s)")
+        print(
+            f"\n{report(result)}\n\nrun folder          {printable(run.path)} "
+            f"({result['seconds']:.0f} s)"
+        )
     processes.destroy_process_group()
     return result
 
@@ -504,4 +508,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
-        sys.exit(f"cub_reproduce.py: {error}")
+        sys.exit(f"cub_reproduce.py: {printable(error)}")

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from recurrent_attention import TwoStreamClassifier
+from recurrent_attention._errors import printable
 
 
 def main(arguments: list[str] | None = None) -> Path:
@@ -44,4 +45,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, TypeError, OSError) as error:
-        sys.exit(f"explain_image.py: {error}")
+        sys.exit(f"explain_image.py: {printable(error)}")

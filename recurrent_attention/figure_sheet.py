@@ -249,14 +249,15 @@ def save_figure(figure: Figure, path: Path, dpi: float) -> None:
     known = figure.canvas.get_supported_filetypes()
     kind = path.suffix[1:].lower()
     if path.is_dir():
-        raise IsADirectoryError(f"Expected `path` to be a file, but {path} is a folder.")
+        raise IsADirectoryError(f"Expected `path` to be a file, but {printable(path)} is a folder.")
     if kind not in known:
         raise ValueError(
             f"Expected `path` to end in one of .{', .'.join(sorted(known))}, but got {path.name!r}."
         )
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"Expected `path` to be in an existing folder, but there is no {path.parent}. Create "
+            "Expected `path` to be in an existing folder, but there is no "
+            f"{printable(path.parent)}. Create "
             "it first."
         )
     drawn = io.BytesIO()  # some of matplotlib's writers lose what the system said of a full disk

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
+from recurrent_attention._errors import printable
 from recurrent_attention.backbone import FACTORY_ARGUMENTS
 from recurrent_attention.views import resampling
 
@@ -66,7 +67,8 @@ def read_config(path: Path, given: Collection[str] = ()) -> dict[str, Any]:
     for name in config:
         if name not in _KEYS:
             raise ValueError(
-                f"Expected {path} to hold arguments of TwoStreamClassifier only, but got "
+                f"Expected {printable(path)} to hold arguments of TwoStreamClassifier only, but "
+                f"got "
                 f"{_SHORT.repr(name)}. A newer version of recurrent-attention may know it."
             )
     for name in _KEYS:
@@ -78,12 +80,14 @@ def read_config(path: Path, given: Collection[str] = ()) -> dict[str, Any]:
             _check(config[name], name, path)
         elif name not in (*_MAY_BE_MISSING, *given):
             raise ValueError(
-                f"Expected `{name}` in {path}, but it is missing. Pass {name}=... if you know it."
+                f"Expected `{name}` in {printable(path)}, but it is missing. Pass {name}=... if "
+                f"you know it."
             )
     names, count = config.get("class_names"), config.get("num_classes")
     if names is not None and count is not None and len(names) != count:
         raise ValueError(
-            f"Expected `class_names` in {path} to hold {count} names, but got {len(names)}."
+            f"Expected `class_names` in {printable(path)} to hold {count} names, but got "
+            f"{len(names)}."
         )
     return config
 
@@ -92,16 +96,19 @@ def _read_object(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise ValueError(
-            f"Expected {path} to have at most {MOST_BYTES} bytes, but got {size}. That is no "
+            f"Expected {printable(path)} to have at most {MOST_BYTES} bytes, but got {size}. That "
+            f"is no "
             "configuration."
         )
     try:
         config = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"Expected {path} to hold JSON, but got: {error}.") from error
+        raise ValueError(
+            f"Expected {printable(path)} to hold JSON, but got: {printable(error)}."
+        ) from error
     if not isinstance(config, dict):
         raise ValueError(
-            f"Expected {path} to hold a JSON object, but got {_SHORT.repr(config)}. "
+            f"Expected {printable(path)} to hold a JSON object, but got {_SHORT.repr(config)}. "
             "save_pretrained writes one."
         )
     return config
@@ -113,7 +120,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _check(value: Any, name: str, path: Path) -> None:
     """Refuse a value of the file."""
-    refuse = _refusal(value, f"`{name}` in {path}")
+    refuse = _refusal(value, f"`{name}` in {printable(path)}")
     if value is None and name in _MAY_BE_NULL:
         return
     if name in MOST and not _is_whole(value, 1, MOST[name]):
@@ -137,9 +144,9 @@ def _check(value: Any, name: str, path: Path) -> None:
 def _check_kwargs(kwargs: Any, name: str, path: Path) -> None:
     """Let no argument through that says where weights are, or that could name a file."""
     if not isinstance(kwargs, dict):
-        _refusal(kwargs, f"`{name}` in {path}")("be an object")
+        _refusal(kwargs, f"`{name}` in {printable(path)}")("be an object")
     for key, value in kwargs.items():
-        refuse = _refusal(value, f"`{name}[{_SHORT.repr(key)}]` in {path}")
+        refuse = _refusal(value, f"`{name}[{_SHORT.repr(key)}]` in {printable(path)}")
         if key == _LOOK:
             _check_look(value, f"`{name}[{key!r}]", path)
         elif key in _NO_ARGUMENTS or not _WORD.fullmatch(key):
@@ -154,9 +161,9 @@ def _check_kwargs(kwargs: Any, name: str, path: Path) -> None:
 def _check_look(look: Any, name: str, path: Path) -> None:
     """Check how pictures are prepared: the one thing about weights that goes along with them."""
     if not isinstance(look, dict):
-        _refusal(look, f"{name}` in {path}")("be an object")
+        _refusal(look, f"{name}` in {printable(path)}")("be an object")
     for key, value in look.items():
-        refuse = _refusal(value, f"{name}[{_SHORT.repr(key)}]` in {path}")
+        refuse = _refusal(value, f"{name}[{_SHORT.repr(key)}]` in {printable(path)}")
         if key in ("mean", "std"):
             low = 1e-6 if key == "std" else -1e6  # pixels are divided by it
             if not (
@@ -169,7 +176,7 @@ def _check_look(look: Any, name: str, path: Path) -> None:
             try:
                 resampling(value if isinstance(value, str) else "")
             except ValueError as error:
-                raise ValueError(f"{error} It stands in {path}.") from None
+                raise ValueError(f"{printable(error)} It stands in {printable(path)}.") from None
         elif key == "crop_pct" and not _is_number(value, 0.01, 10):
             refuse("be a number in [0.01, 10]")
         elif key == "crop_mode" and value not in ("center", "squash", "border"):

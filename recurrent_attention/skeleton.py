@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from recurrent_attention._errors import printable
 from recurrent_attention.backbone.probe import tensors_in
 from recurrent_attention.checkpoint_file import CLASSIFIERS
 from recurrent_attention.heads import classifier
@@ -83,7 +84,8 @@ def fill(
         return skeleton
     if sum(tensor.numel() for tensor in computed) > MORE_NUMBERS:
         raise ValueError(
-            f"Expected {path} to describe a model that can be built, but got one that needs tables "
+            f"Expected {printable(path)} to describe a model that can be built, but got one that "
+            f"needs tables "
             f"of more than {MORE_NUMBERS} numbers for its size of images."
         )
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
@@ -121,7 +123,8 @@ def _build(cls: type[Model], settings: Mapping[str, Any], path: Path) -> Model:
         if isinstance(error, OSError) and any(":" in name for name in names if name):
             raise  # the caller's own backbone could not be had; a file's have plain names
         raise ValueError(
-            f"Expected {path} to describe a model that can be built, but got: {reason}."
+            f"Expected {printable(path)} to describe a model that can be built, but got: "
+            f"{printable(reason)}."
         ) from error
 
 

@@ -12,6 +12,9 @@ from typing import IO
 
 from tqdm.auto import tqdm
 
+from recurrent_attention._errors import printable
+from recurrent_attention._files import check_regular_file
+
 # CUB-200-2011 and Stanford Dogs unpack to about 1.2 and 0.8 GB in 12,000 and 41,000 files.
 MAX_BYTES = 4 * 2**30
 MAX_MEMBERS = 200_000
@@ -57,13 +60,14 @@ def unpack(
         OSError: if the disk is full.
     """
     if folder.exists():
-        raise FileExistsError(f"Expected no folder at {folder}, but there is one.")
-    staging = folder.with_name(f".{folder.name}.unpacking")
+        raise FileExistsError(f"Expected no folder at {printable(folder)}, but there is one.")
+    staging = folder.with_name(f".{printable(folder.name)}.unpacking")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
         room = _Room(max_bytes, max_members)
         for archive in archives:
+            check_regular_file(archive, "an archive")
             with archive.open("rb") as file:
                 _unpack(file, archive, staging, strip, progress, room)
         _to_disk()
@@ -90,7 +94,8 @@ class _Room:
                 else f"{self.max_bytes} bytes"
             )
             raise ValueError(
-                f"Expected {archive} to hold at most {most}, but it holds more. Is it another "
+                f"Expected {printable(archive)} to hold at most {most}, but it holds more. Is it "
+                f"another "
                 "archive?"
             )
 
@@ -115,7 +120,7 @@ def _unpack(
             _SmallReads(raw) as reader,  # type: ignore[arg-type]
             tqdm(
                 total=archive.stat().st_size,
-                desc=f"unpack {archive.name}",
+                desc=f"unpack {printable(archive.name)}",
                 unit="B",
                 unit_scale=True,
                 disable=not progress,
@@ -134,7 +139,8 @@ def _unpack(
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError) as error:
         reason = (str(error) or type(error).__name__).rstrip(".")
         raise ValueError(
-            f"Expected {archive} to be a whole tar archive, but got: {reason}. Remove the file and "
+            f"Expected {printable(archive)} to be a whole tar archive, but got: "
+            f"{printable(reason)}. Remove the file and "
             "call again."
         ) from error
 
@@ -144,7 +150,8 @@ def _check(archive: Path, member: tarfile.TarInfo) -> None:
     if member.type not in _PLAIN or member.issparse():
         kind = _KINDS.get(member.type, "of a kind that is not taken")
         raise ValueError(
-            f"Expected {archive} to hold files and folders only, but {member.name!r} is {kind}."
+            f"Expected {printable(archive)} to hold files and folders only, but {member.name!r} "
+            f"is {kind}."
         )
     parts = member.name.split("/")
     bad = (
@@ -158,7 +165,8 @@ def _check(archive: Path, member: tarfile.TarInfo) -> None:
     )
     if bad and member.name.strip("/") != ".":  # "." is the folder itself
         raise ValueError(
-            f"Expected {archive} to hold names inside the folder it is unpacked to, but got "
+            f"Expected {printable(archive)} to hold names inside the folder it is unpacked to, "
+            f"but got "
             f"{member.name[:200]!r}."
         )
     if hasattr(tarfile, "data_filter"):  # the standard library's own rules, from Python 3.11.4 on
@@ -181,7 +189,8 @@ def _extract(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, targe
         out = target.open("xb")
     except (FileExistsError, NotADirectoryError):  # also names that differ where a disk sees none
         raise ValueError(
-            f"Expected {archive} to hold each name once, but {member.name!r} stands twice."
+            f"Expected {printable(archive)} to hold each name once, but {member.name!r} stands "
+            f"twice."
         ) from None
     source = tar.extractfile(member)
     if source is None:

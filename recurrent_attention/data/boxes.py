@@ -103,8 +103,8 @@ def read_boxes(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
         ValueError, TypeError, KeyError, AttributeError, RecursionError, RuntimeError, OverflowError
     ) as error:  # fmt: skip
         raise ValueError(
-            f'Expected {path} to hold {{"boxes": {{"NAME": [[x0, y0, x1, y1], ...]}}}} as '
-            f"`write_boxes` writes it, but got: {error!r}."
+            f'Expected {printable(path)} to hold {{"boxes": {{"NAME": [[x0, y0, x1, y1], ...]}}}} '
+            f"as `write_boxes` writes it, but got: {error!r}."
         ) from error
     found = {}
     for index, name in enumerate(pictures.names):
@@ -136,7 +136,8 @@ def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
     table = _read_table(path)
     if len(table) != len(pictures):
         raise ValueError(
-            f"Expected {path} to hold boxes for the {len(pictures)} pictures of this split, but "
+            f"Expected {printable(path)} to hold boxes for the {len(pictures)} pictures of this "
+            f"split, but "
             f"got {len(table)}. Use the file of the same split and of the whole split."
         )
     order = sorted(range(len(pictures)), key=lambda i: tuple(pictures.names[i].rsplit("/", 1)))
@@ -167,7 +168,8 @@ def find_patch_files(folder: str | Path) -> tuple[Path, Path]:
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(
-                f"Expected train_patches.npy and test_patches.npy in {folder}, but {path.name} is "
+                f"Expected train_patches.npy and test_patches.npy in {printable(folder)}, but "
+                f"{path.name} is "
                 "missing."
             )
     return paths
@@ -212,11 +214,12 @@ def _read_table(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]
         raise ValueError(f"{sentence}{first_line(error)}.") from error
     if mapped.ndim != 3 or mapped.shape[1] == 0 or mapped.shape[2] != 5:
         raise ValueError(
-            f"Expected {path} to hold rows [y0, y1, x0, x1, label] in shape (pictures, boxes, 5), "
+            f"Expected {printable(path)} to hold rows [y0, y1, x0, x1, label] in shape (pictures, "
+            f"boxes, 5), "
             f"but got {mapped.shape}."
         )
     if mapped.dtype.kind not in "fiu":
-        raise ValueError(f"Expected {path} to hold numbers, but got {mapped.dtype}.")
+        raise ValueError(f"Expected {printable(path)} to hold numbers, but got {mapped.dtype}.")
     return np.array(mapped, dtype=np.float64)
 
 
@@ -228,6 +231,7 @@ def _check_labels(
     pairs = set(zip(theirs.tolist(), labels, strict=True))
     if len(pairs) != len(set(labels)) or len(pairs) != len(set(theirs.tolist())):
         raise ValueError(
-            f"Expected the label column of {path} to agree with the classes of its pictures, but "
+            f"Expected the label column of {printable(path)} to agree with the classes of its "
+            f"pictures, but "
             f"{len(pairs)} pairs stand for {len(set(labels))} classes. Is it another split?"
         )

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from recurrent_attention._errors import printable
+from recurrent_attention._files import check_regular_file
 from recurrent_attention.data.download import RemoteFile
 from recurrent_attention.data.fetch import check_split, check_whole, fetch, find_folder
 from recurrent_attention.data.pictures import Pictures
@@ -88,7 +90,8 @@ class CUB200(Pictures):
         ):
             if absent := names.keys() - rows.keys():
                 raise ValueError(
-                    f"Expected {root / file} to have a row for each image of images.txt, but "
+                    f"Expected {printable(root / file)} to have a row for each image of "
+                    f"images.txt, but "
                     f"{len(absent)} of {len(names)} are missing, the first with id {min(absent)}."
                 )
         label_of = {class_id: label for label, class_id in enumerate(sorted(classes))}
@@ -97,19 +100,22 @@ class CUB200(Pictures):
             class_id, (mark,) = class_ids[image_id], is_train[image_id]
             if mark not in ("0", "1"):
                 raise ValueError(
-                    f"Expected {root / 'train_test_split.txt'} to mark each image with 0 or 1, but "
-                    f"got {mark[:200]!r} for {name}."
+                    f"Expected {printable(root / 'train_test_split.txt')} to mark each image with "
+                    f"0 or 1, but "
+                    f"got {mark[:200]!r} for {printable(name)}."
                 )
             if class_id not in label_of:
                 raise ValueError(
-                    f"Expected {root / 'classes.txt'} to name class {class_id} of {name}, but it "
+                    f"Expected {printable(root / 'classes.txt')} to name class {class_id} of "
+                    f"{printable(name)}, but it "
                     f"names {len(classes)} other classes."
                 )
             if split == "all" or (mark == "1") == (split == "train"):
                 chosen.append((tuple(name.rsplit("/", 1)), name, label_of[class_id]))
         if not chosen:
             raise ValueError(
-                f"Expected {root / 'train_test_split.txt'} to mark some of the {len(names)} images "
+                f"Expected {printable(root / 'train_test_split.txt')} to mark some of the "
+                f"{len(names)} images "
                 f"for the {split} split, but it marks none."
             )
         chosen.sort()
@@ -128,13 +134,16 @@ class CUB200(Pictures):
 
 def _lines(path: Path) -> Iterator[tuple[str, str]]:
     """Yield the lines of a text file that hold something, and what to call each in a message."""
+    check_regular_file(path, "a list")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"Expected {path} to be text in UTF-8, but got: {error}.") from None
+        raise ValueError(
+            f"Expected {printable(path)} to be text in UTF-8, but got: {error}."
+        ) from None
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
-            yield f"line {number} of {path}", line
+            yield f"line {number} of {printable(path)}", line
 
 
 def _read(path: Path, columns: int) -> dict[int, list[str]]:
@@ -144,11 +153,13 @@ def _read(path: Path, columns: int) -> dict[int, list[str]]:
         first, *values = line.split(maxsplit=columns)
         if not ID.fullmatch(first) or len(values) != columns:
             raise ValueError(
-                f"Expected {where} to be a number and {columns} more, but got {line[:200]!r}."
+                f"Expected {printable(where)} to be a number and {columns} more, but got "
+                f"{line[:200]!r}."
             )
         if int(first) in rows:
             raise ValueError(
-                f"Expected each id once in {path}, but {first} stands again in {where}."
+                f"Expected each id once in {printable(path)}, but {first} stands again in "
+                f"{printable(where)}."
             )
         rows[int(first)] = values
     return rows
@@ -159,7 +170,7 @@ def _read_classes(path: Path) -> dict[int, int]:
     for image_id, (class_id,) in _read(path, 1).items():
         if not ID.fullmatch(class_id):
             raise ValueError(
-                f"Expected {path} to give each image the number of a class, but got "
+                f"Expected {printable(path)} to give each image the number of a class, but got "
                 f"{class_id[:200]!r} for {image_id}."
             )
         classes[image_id] = int(class_id)
@@ -172,7 +183,9 @@ def _numbers(values: Sequence[str], where: str) -> list[float]:
     except ValueError:
         numbers = []
     if not numbers or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"Expected {where} to hold numbers, but got {' '.join(values)[:200]!r}.")
+        raise ValueError(
+            f"Expected {printable(where)} to hold numbers, but got {' '.join(values)[:200]!r}."
+        )
     return numbers
 
 
@@ -183,7 +196,7 @@ def _read_bounding_boxes(root: Path, names: dict[int, str]) -> dict[str, Box]:
     boxes = {}
     for image_id, values in _read(path, 4).items():
         if image_id in names:
-            x, y, width, height = _numbers(values, f"the row of {image_id} in {path}")
+            x, y, width, height = _numbers(values, f"the row of {image_id} in {printable(path)}")
             boxes[names[image_id]] = (x, y, x + width, y + height)
     return boxes
 
@@ -199,7 +212,8 @@ def _read_parts(root: Path, names: dict[int, str]) -> dict[str, dict[str, Point]
         fields = line.split()
         if len(fields) != 5 or fields[1] not in name_of_part:
             raise ValueError(
-                f"Expected {where} to be an image, a part of {part_names.name}, x, y and whether "
+                f"Expected {printable(where)} to be an image, a part of {part_names.name}, x, y "
+                f"and whether "
                 f"it is visible, but got {line[:200]!r}."
             )
         image_id, part_id, *place, visible = fields

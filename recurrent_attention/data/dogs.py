@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+from recurrent_attention._errors import printable
 from recurrent_attention.data.download import RemoteFile
 from recurrent_attention.data.fetch import check_split, check_whole, fetch, find_folder
 from recurrent_attention.data.matlab import read_lists
@@ -80,7 +81,9 @@ class StanfordDogs(Pictures):
             for name, class_id in rows[part]
         )
         if not chosen:
-            raise ValueError(f"Expected {root / LISTS[split]} to name pictures, but it names none.")
+            raise ValueError(
+                f"Expected {printable(root / LISTS[split])} to name pictures, but it names none."
+            )
         super().__init__(
             root / "Images",
             [name for _, name, _ in chosen],
@@ -113,18 +116,20 @@ def _read_list(path: Path) -> list[tuple[str, int]]:
     names, class_ids = found["file_list"], found["labels"]
     if len(names) != len(class_ids):
         raise ValueError(
-            f"Expected {path} to hold a label for each name, but got {len(names)} names and "
+            f"Expected {printable(path)} to hold a label for each name, but got {len(names)} "
+            f"names and "
             f"{len(class_ids)} labels."
         )
     rows = []
     for name, class_id in zip(names, class_ids, strict=True):
         if not isinstance(name, str) or "/" not in name.strip("/"):
             raise ValueError(
-                f"Expected {path} to hold names CLASS/NAME.jpg, but got {name!r:.200}."
+                f"Expected {printable(path)} to hold names CLASS/NAME.jpg, but got {name!r:.200}."
             )
         if not isinstance(class_id, float) or not class_id.is_integer() or class_id < 1:
             raise ValueError(
-                f"Expected {path} to hold numbers of classes from 1, but got {class_id!r:.200}."
+                f"Expected {printable(path)} to hold numbers of classes from 1, but got "
+                f"{class_id!r:.200}."
             )
         rows.append((name, int(class_id)))
     return rows
@@ -137,12 +142,14 @@ def _folders(root: Path, rows: list[tuple[str, int]]) -> dict[int, str]:
         folder = name.rsplit("/", 1)[0]
         if folders.setdefault(class_id, folder) != folder:
             raise ValueError(
-                f"Expected the lists of {root} to give each class one folder, but class {class_id} "
+                f"Expected the lists of {printable(root)} to give each class one folder, but "
+                f"class {class_id} "
                 f"has {folders[class_id]!r:.200} and {folder!r:.200}."
             )
     if len(set(folders.values())) != len(folders):
         raise ValueError(
-            f"Expected the lists of {root} to give each folder one class, but {len(folders)} "
+            f"Expected the lists of {printable(root)} to give each folder one class, but "
+            f"{len(folders)} "
             f"classes share {len(set(folders.values()))} folders."
         )
     return folders
@@ -154,7 +161,7 @@ def _read_boxes(path: Path) -> tuple[Box, ...]:
     Without a document type there are no entities but the five of XML itself.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"Expected an annotation at {path}, but there is none.")
+        raise FileNotFoundError(f"Expected an annotation at {printable(path)}, but there is none.")
     try:
         with path.open("rb") as file:
             text = file.read(MAX_ANNOTATION + 1).decode("utf-8")
@@ -171,5 +178,7 @@ def _read_boxes(path: Path) -> tuple[Box, ...]:
                 raise ValueError(f"a box {corners}")
             boxes.append((corners[0], corners[1], corners[2], corners[3]))
     except (ValueError, ElementTree.ParseError) as error:
-        raise ValueError(f"Expected {path} to be an annotation in XML, but got: {error}.") from None
+        raise ValueError(
+            f"Expected {printable(path)} to be an annotation in XML, but got: {error}."
+        ) from None
     return tuple(boxes)

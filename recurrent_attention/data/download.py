@@ -14,6 +14,9 @@ from urllib.parse import urlsplit
 
 from tqdm.auto import tqdm
 
+from recurrent_attention._errors import printable
+from recurrent_attention._files import check_regular_file
+
 BLOCK = 2**20  # bytes; more at once is not faster, less makes the bar jump less
 TIMEOUT = 30.0  # seconds without a byte: a busy server's pause, not a slow line
 TRIES = 5  # in a row that bring nothing; with the waits below they span 15 seconds
@@ -103,10 +106,11 @@ def _check_present(path: Path, file: RemoteFile) -> None:
         wrong = f"the MD5 sum {file.md5}, but got {found}"
     else:
         wrong = f"{file.size} bytes, but got {size}"
-    raise ValueError(f"Expected {path} to have {wrong}. Remove the file and call again.")
+    raise ValueError(f"Expected {printable(path)} to have {wrong}. Remove the file and call again.")
 
 
 def _md5(path: Path) -> str:
+    check_regular_file(path, "an archive")
     with path.open("rb") as opened:
         return hashlib.file_digest(
             opened, lambda: hashlib.new("md5", usedforsecurity=False)
@@ -133,7 +137,8 @@ def _fill(part: Path, file: RemoteFile, progress: bool, timeout: float, wait: fl
                 most = max(most, have)
                 if failed == TRIES:
                     raise ConnectionError(
-                        f"Expected to download {file.url}, but got: {error} ({TRIES} tries, "
+                        f"Expected to download {file.url}, but got: {printable(error)} ({TRIES} "
+                        f"tries, "
                         f"{have} of {file.size} bytes are there). Call again to go on."
                     ) from error
                 time.sleep(wait * 2 ** max(failed - 1, 0))
@@ -145,7 +150,8 @@ def _receive(part: Path, file: RemoteFile, have: int, bar: "tqdm[Any]", timeout:
     free = shutil.disk_usage(part.parent).free
     if free < file.size - have:
         raise OSError(
-            f"Expected room for {file.size - have} more bytes of {file.name} in {part.parent}, but "
+            f"Expected room for {file.size - have} more bytes of {file.name} in "
+            f"{printable(part.parent)}, but "
             f"{free} are free. Make room and call again."
         )
     with _open(part, file, have, timeout) as response:
@@ -200,7 +206,8 @@ def _check_headers(
     if kind in ("text/html", "application/xhtml+xml"):
         raise ConnectionError(
             f"Expected an archive at {file.url}, but got a web page. Open the address in a browser "
-            f"to see what it says, or download the file by hand to {part.parent / file.name}."
+            "to see what it says, or download the file by hand to "
+            f"{printable(part.parent / file.name)}."
         )
     if response.status == http.client.PARTIAL_CONTENT and have:
         given = response.headers.get("Content-Range", "none")

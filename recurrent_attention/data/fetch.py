@@ -6,6 +6,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
+from recurrent_attention._errors import printable
 from recurrent_attention.data.archive import unpack
 from recurrent_attention.data.download import RemoteFile, download
 
@@ -35,7 +36,7 @@ def fetch(
         lock.acquire(timeout=0)
     except Timeout:
         if progress:
-            tqdm.write(f"Waiting for another process that downloads to {folder}.")
+            tqdm.write(f"Waiting for another process that downloads to {printable(folder)}.")
         lock.acquire()
     try:
         if not folder.exists():
@@ -75,8 +76,9 @@ def find_folder(root: Path, folder: str, needed: Sequence[str], layout: str) -> 
             entries = sorted(entry.name for entry in root.iterdir())
             found = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "") or "nothing"
         raise FileNotFoundError(
-            f"Expected the layout of {layout} in {root}, but {', '.join(missing)} is missing; "
-            f"found: {found}. For a folder per class use PictureFolder."
+            f"Expected the layout of {layout} in {printable(root)}, but {', '.join(missing)} is "
+            f"missing; "
+            f"found: {printable(found)}. For a folder per class use PictureFolder."
         )
     return root
 
@@ -95,7 +97,9 @@ def check_whole(folder: Path, pictures: Path, names: Collection[str]) -> None:
     missing = [name for name in names if not (pictures / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"Expected {folder} to hold the {len(names)} pictures that its lists name, but "
-            f"{len(missing)} are missing, the first {missing[0]}. Remove or rename the folder and "
+            f"Expected {printable(folder)} to hold the {len(names)} pictures that its lists name, "
+            f"but "
+            f"{len(missing)} are missing, the first {printable(missing[0])}. Remove or rename the "
+            f"folder and "
             "call again."
         )

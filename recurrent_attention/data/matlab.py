@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from recurrent_attention._errors import printable
+
 MAX_BYTES = 16 * 2**20  # of the file, and of what is unpacked from it; real lists: below 1 MB
 HEADER = 128
 VERSION = 0x0100  # MATLAB 5 to 7.2; 0x0200 is 7.3, which is HDF5
@@ -47,16 +49,17 @@ def read_lists(path: Path, names: Sequence[str]) -> dict[str, list[str] | list[f
         ValueError: if it is no such file, is damaged, is larger than 16 MiB, or lacks a variable.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"Expected a MATLAB file at {path}, but there is none.")
+        raise FileNotFoundError(f"Expected a MATLAB file at {printable(path)}, but there is none.")
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
         found = dict(_variables(path.read_bytes(), names))
         if missing := [name for name in names if name not in found]:
-            raise ValueError(f"no variable {missing[0]}")
+            raise ValueError(f"no variable {printable(missing[0])}")
     except (ValueError, zlib.error) as error:  # a text that cannot be decoded is a ValueError
         raise ValueError(
-            f"Expected {path} to be a MATLAB file with {' and '.join(names)}, but got: {error}."
+            f"Expected {printable(path)} to be a MATLAB file with {' and '.join(names)}, but got: "
+            f"{error}."
         ) from None
     return found
 

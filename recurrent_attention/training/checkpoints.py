@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from recurrent_attention._errors import first_line
+from recurrent_attention._errors import first_line, printable
 from recurrent_attention.whole_file import whole_file
 
 FORMAT = 1
@@ -80,7 +80,8 @@ class Checkpoints:
         except Exception as error:  # torch names no set of errors for a damaged file
             reason = first_line(error)
             raise ValueError(
-                f"Expected a checkpoint of this package at {path}, but got: {reason}. Delete it to "
+                f"Expected a checkpoint of this package at {printable(path)}, but got: {reason}. "
+                f"Delete it to "
                 "go on from the one before, if there is one, or else from the beginning."
             ) from error
         return state
@@ -90,7 +91,7 @@ class Checkpoints:
         steps = self.steps()
         if not steps:
             return "There is no checkpoint yet."
-        return f"The checkpoint before, {self.path(steps[-1])}, is whole."
+        return f"The checkpoint before, {printable(self.path(steps[-1]))}, is whole."
 
     def _files(self) -> list[Path]:
         return [p for p in self.folder.glob("step-*.pt") if p.stem[5:].isdecimal()]
