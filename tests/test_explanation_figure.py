@@ -250,7 +250,7 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     path.write_text("old")
 
     def fail(self, target, **_):
-        target.write_text("half")
+        target.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)

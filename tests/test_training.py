@@ -399,9 +399,7 @@ def test_bad_calls(colored_pictures, tmp_path):
         "Expected data of at most 2 classes, as the model has, but got 3. Build the model with "
         "num_classes=3."
     )
-    with pytest.raises(
-        ValueError, match="^Expected `device` to be 'auto', 'cpu' or 'cuda', but got"
-    ):
+    with pytest.raises(ValueError, match="^Expected `device` to be 'auto', 'cpu', 'cuda', "):
         evaluate(make_model(), make_data(colored_pictures, train=False), device="tpu")
     model = make_model()
     with torch.no_grad():

@@ -61,7 +61,7 @@ def unpack(
     """
     if folder.exists():
         raise FileExistsError(f"Expected no folder at {printable(folder)}, but there is one.")
-    staging = folder.with_name(f".{printable(folder.name)}.unpacking")
+    staging = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
     try:
