@@ -61,7 +61,7 @@ from recurrent_attention.training import (
 VALIDATION_SHARE = 0.15
 EXPLAINED = 3  # test pictures
 
-# What is not given on the command line; docs/results.md says what was tried.
+# What is not given on the command line; docs/lab/trials.md says what was tried.
 DRAWN = {
     "backbone": "test_resnet",
     "image_size": 64,

@@ -72,7 +72,7 @@ class TwoStreamClassifier(
             "recurrent": each is looked at once, and its features are classified, weighted by a
             learned attention over the patches (`heads.weigh_patches`) that scores them one by one,
             or with the LSTM, for which the patches are the steps. Both want different patches,
-            best first; "linear" was as good and needs a sixth of the time (docs/results.md).
+            best first; "linear" was as good and needs a sixth of the time (docs/lab/trials.md).
         global_head: "linear" as in the paper, or "conv" for the pair of 1x1 convolutions to 1024
             channels that the authors' code has before the pooling.
         fusion_weight: of the local logits in the sum. 1 in the paper.

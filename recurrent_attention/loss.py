@@ -21,7 +21,7 @@ class TwoStreamLoss(nn.Module):
     the paper's loss; with several, each is classified by itself, as if it had been the one that
     the paper draws at random, while evaluation averages their logits. On frozen features that left
     the local stream 2 to 4 points better than the cross-entropy of the averaged logits, which lets
-    the patches of a picture share the work (docs/results.md). Where the weights of
+    the patches of a picture share the work (docs/lab/trials.md). Where the weights of
     the patches are learned (`TwoStreamOutput.patch_weights`), the second term is
 
         CE(local_logits, targets) + 1/2 * mean over p of CE(patch p, targets)

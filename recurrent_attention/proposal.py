@@ -68,7 +68,7 @@ def boxes_of_saliency(
     """Propose parts, and of many boxes the last three in ten wide, to show the whole of a thing.
 
     On real birds that took the local stream from 75 % to 78 %, and both from 76 % to 77 % (ten
-    boxes, cross-validated; docs/results.md).
+    boxes, cross-validated; docs/lab/trials.md).
 
     Args:
         salient: (b h w) as in `propose_boxes`.

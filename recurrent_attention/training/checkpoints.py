@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from recurrent_attention._errors import first_line, printable
+from recurrent_attention._files import check_regular_file
 from recurrent_attention.whole_file import whole_file
 
 FORMAT = 1
@@ -74,6 +75,7 @@ class Checkpoints:
         """
         path = self.path(step)
         try:
+            check_regular_file(path, "a checkpoint")
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise ValueError(f"format {state.get('format')!r}")

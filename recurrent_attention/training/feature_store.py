@@ -10,6 +10,7 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from recurrent_attention._files import check_regular_file
 from recurrent_attention.training.processes import from_all
 from recurrent_attention.whole_file import whole_file
 
@@ -30,6 +31,7 @@ class FeatureStore:
         self._places: dict[bytes, tuple[int, int]] = {}
         self._added: list[tuple[Tensor, Tensor]] = []
         for path in sorted(folder.glob("*.safetensors")) if folder is not None else []:
+            check_regular_file(path, "a file of features", "Remove it.")
             tensors = load_file(path)
             self._index(tensors["keys"], tensors["features"])
 

@@ -49,7 +49,7 @@ class Recipe:
         label_smoothing: of both cross-entropies.
         choose_epoch_by: lowest "loss" of both streams on the validation data, or highest "fused"
             top-1. On a few hundred pictures the top-1 of an epoch is chance by some points, and the
-            luckiest epoch came too early for the local stream (docs/results.md).
+            luckiest epoch came too early for the local stream (docs/lab/trials.md).
         freeze: leave the backbones as they are and train the heads on their cached features.
         precision: "fp32", or autocast to "bf16" or "fp16".
         seed: of the data order, patches, crops and dropout.

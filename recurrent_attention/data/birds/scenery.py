@@ -126,7 +126,7 @@ def paint_berries(image: Image.Image, rng: random.Random) -> None:
     """Paint sprays of ripe, dark berries around the bird, in place.
 
     None wears a mark's colour: with such berries in the way, a classifier of whole pictures that
-    starts from nothing often did not learn within minutes (docs/results.md).
+    starts from nothing often did not learn within minutes (docs/lab/trials.md).
     """
     draw, longer = ImageDraw.Draw(image), max(image.size)
     green, thin = (72, 78, 52), max(1, round(0.0026 * longer))
