@@ -1,7 +1,6 @@
 """The two streams: a global classifier, and a local one that looks at parts of the picture."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -31,10 +30,12 @@ from recurrent_attention.heads import (
 from recurrent_attention.input_checks import check_patches
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.patches import crop_patches
+from recurrent_attention.timm_calls import TimmCalls
 
 
 class TwoStreamClassifier(
     nn.Module,
+    TimmCalls,
     PyTorchModelHubMixin,
     library_name="recurrent-attention",
     tags=["image-classification", "fine-grained"],
@@ -295,54 +296,6 @@ class TwoStreamClassifier(
     def extra_repr(self) -> str:
         """Say for which sizes the streams are."""
         return f"image_size={self.image_size}, patch_size={self.patch_size}"
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory in training: backbones compute again what they would keep.
-
-        Args:
-            enable: whether to.
-
-        Raises:
-            ValueError: if timm's model of a stream cannot.
-        """
-        self.global_backbone.set_grad_checkpointing(enable)
-        self.local_backbone.set_grad_checkpointing(enable)
-
-    def group_matcher(self, coarse: bool = False) -> Callable[[str], tuple[float, ...]]:
-        """Return in which layer a parameter is, for timm's layer decay.
-
-        Args:
-            coarse: stages instead of blocks, as in timm.
-
-        Returns:
-            From a parameter's name to its layer, as timm's `group_parameters` takes it: both
-            streams have the layers of their timm models, counted back from the heads, which come
-            last.
-        """
-        layers = {
-            f"{stream}.{name}": layer
-            for stream, backbone in (
-                ("global_backbone", self.global_backbone),
-                ("local_backbone", self.local_backbone),
-            )
-            for name, layer in backbone.layers_below_head(coarse).items()
-        }
-        return lambda name: (layers.get(name, math.inf),)
-
-    def no_weight_decay(self) -> set[str]:
-        """Return the names of the parameters that timm's models want no weight decay for."""
-        return {
-            f"{stream}.{name}"
-            for stream, backbone in (
-                ("global_backbone", self.global_backbone),
-                ("local_backbone", self.local_backbone),
-            )
-            for name in backbone.no_weight_decay()
-        }
-
-    def get_classifier(self) -> nn.ModuleList:
-        """Return both classifiers, that of the global stream first."""
-        return nn.ModuleList([self.global_head, self.local_head])
 
     def reset_classifier(self, num_classes: int, class_names: Sequence[str] | None = None) -> None:
         """Put new classifiers into both streams, initialised as those of a new model.

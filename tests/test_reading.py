@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recurrent_attention.levels import RangeWarning
 from recurrent_attention.reading import (
     PICTURE_FORMATS,
-    RangeWarning,
     open_picture,
     picture_size,
     picture_suffixes,

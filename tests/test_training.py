@@ -23,7 +23,8 @@ from recurrent_attention.training import (
 )
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.feature_store import FeatureStore
-from recurrent_attention.training.features import Heads, frozen_features
+from recurrent_attention.training.features import frozen_features
+from recurrent_attention.training.networks import Heads
 from recurrent_attention.training.recipe import (
     backbone_parameters,
     build_optimizer,

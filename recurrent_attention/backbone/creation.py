@@ -14,7 +14,6 @@ from torch import nn
 from recurrent_attention._errors import printable
 from recurrent_attention._files import check_regular_file
 
-IMAGE_SIZE, PATCH_SIZE = 448, 224  # of the paper
 # What timm's factories take themselves (which weights, from where, what to do with them); all else
 # is an argument of the architecture.
 FACTORY_ARGUMENTS = frozenset(
@@ -40,24 +39,6 @@ def native_size(name: str) -> int | None:
     _check_name(name)
     config = None if ":" in name else timm.models.get_pretrained_cfg(name)
     return max(config.input_size[1:]) if config else None
-
-
-def usual_sizes(name: str, argument: str) -> Iterator[int]:
-    """List the sides of pictures to try for a stream, where nobody asks for one.
-
-    Args:
-        name: as for `FeatureBackbone`.
-        argument: "image_size": 448 as in the paper, twice the side that the model was made for, and
-            that side. "patch_size": 224 as in the paper, and the side that it was made for.
-
-    Raises:
-        ValueError: if timm does not know the model.
-    """
-    native = native_size(name)
-    sides = [IMAGE_SIZE if argument == "image_size" else PATCH_SIZE]
-    if native is not None:
-        sides += [2 * native, native] if argument == "image_size" else [native]
-    yield from dict.fromkeys(sides)
 
 
 def create_model(name: str, img_size: int, **kwargs: Any) -> nn.Module:

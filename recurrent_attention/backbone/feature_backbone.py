@@ -13,7 +13,6 @@ from recurrent_attention.backbone.creation import (
     FACTORY_ARGUMENTS,
     blaming_size,
     create_model,
-    usual_sizes,
 )
 from recurrent_attention.backbone.layout import (
     LAST_INTERMEDIATE,
@@ -275,40 +274,6 @@ class FeatureBackbone(nn.Module):
                 f"{self.name!r} was built for, but got shape {shape}. Resize them, or build the "
                 "backbone with another `img_size`."
             )
-
-
-def fitting_backbone(name: str, argument: str, size: int | None, **kwargs: Any) -> FeatureBackbone:
-    """Build a backbone for a size of pictures; where none is given, for the first that it takes.
-
-    Args:
-        name: as for `FeatureBackbone`.
-        argument: "image_size" or "patch_size": what to call the size in a message.
-        size: side of the pictures in pixels, or None.
-        **kwargs: of `FeatureBackbone`.
-
-    Returns:
-        The backbone; its `img_size` is the side.
-
-    Raises:
-        ValueError: if timm does not know the model, or no size fits it.
-        TypeError: if an argument is of another type.
-    """
-    if not isinstance(name, str):
-        raise TypeError(
-            f"Expected `backbone` to be the name of a timm model, but got {type(name).__name__}. "
-            "FeatureBackbone and RecurrentRefinedAttention are parts for modules of your own."
-        )
-    if size is not None:
-        return FeatureBackbone(name, img_size=side(size, argument), **kwargs)
-    refused: list[Exception] = []
-    for candidate in usual_sizes(name, argument):
-        try:
-            return FeatureBackbone(name, img_size=candidate, **kwargs)
-        except OSError:
-            raise
-        except (ValueError, RuntimeError) as error:  # timm raises whatever a size leads to
-            refused.append(error)
-    raise refused[-1]  # at its own size, where that could be tried
 
 
 def _damages_memory(layer: nn.Module) -> bool:

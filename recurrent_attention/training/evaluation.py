@@ -20,7 +20,8 @@ from recurrent_attention.modes import eval_view
 from recurrent_attention.outputs import TwoStreamOutput
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
-from recurrent_attention.training.features import FeatureDataset, Heads, Streams, frozen_features
+from recurrent_attention.training.features import FeatureDataset, frozen_features
+from recurrent_attention.training.networks import Heads, Streams
 from recurrent_attention.training.processes import Device
 from recurrent_attention.training.views import Views, views_of
 

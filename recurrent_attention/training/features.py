@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
@@ -16,7 +16,6 @@ from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.modes import eval_view
-from recurrent_attention.outputs import TwoStreamFeatures
 from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.feature_store import (
     FeatureStore,
@@ -87,31 +86,6 @@ class FeatureDataset(Dataset[FeatureSample]):
         patches = [self.local_store[patch_keys[int(i)]] for i in chosen[:count]]
         label = self.data.labels[index]
         return FeatureSample(self.global_store[image_key], torch.stack(patches), label)
-
-
-class Streams(nn.Module):
-    """A classifier as a network of its own, so that what wraps it leaves the classifier alone."""
-
-    def __init__(self, model: TwoStreamClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor, patches: Tensor) -> Any:
-        """Classify images (b c h w) and patches (b p c h w), in the dtype of the weights."""
-        return self.model(*cast(self.model, images, patches))
-
-
-class Heads(nn.Module):
-    """The heads of a classifier as a network of their own, for frozen features."""
-
-    def __init__(self, model: TwoStreamClassifier) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, global_features: Tensor, local_features: Tensor) -> Any:
-        """Classify features (b c) or (b c h w), and (b p c)."""
-        features = cast(self.model.local_head, global_features, local_features)
-        return self.model.classify(TwoStreamFeatures(*features))
 
 
 def frozen_features(

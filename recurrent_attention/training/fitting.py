@@ -15,8 +15,9 @@ from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.modes import kept_modes
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.feature_store import digest_of
-from recurrent_attention.training.features import Heads, Streams, frozen_features
+from recurrent_attention.training.features import frozen_features
 from recurrent_attention.training.loop import TrainingLoop
+from recurrent_attention.training.networks import Heads, Streams
 from recurrent_attention.training.processes import Device
 from recurrent_attention.training.recipe import Recipe, backbone_parameters, check_trainable
 from recurrent_attention.training.run_folder import RunFolder

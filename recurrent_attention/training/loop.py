@@ -11,10 +11,9 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from recurrent_attention._errors import first_line, printable
+from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.outputs import TwoStreamOutput
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly, seed_of
 from recurrent_attention.training.evaluation import (
     Evaluation,
@@ -23,6 +22,7 @@ from recurrent_attention.training.evaluation import (
     run_evaluation,
     show_scores,
 )
+from recurrent_attention.training.networks import train_pass
 from recurrent_attention.training.processes import from_main
 from recurrent_attention.training.progress import (
     Progress,
@@ -32,7 +32,6 @@ from recurrent_attention.training.progress import (
 )
 from recurrent_attention.training.recipe import Recipe, build_optimizer, build_schedule
 from recurrent_attention.training.run_folder import RunFolder
-from recurrent_attention.training.shared_batch_norm import shared_batch_norm
 from recurrent_attention.training.termination import Termination, end_process
 
 CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
@@ -174,7 +173,7 @@ class TrainingLoop:
             place = (at.epoch, "batch", at.batches, accelerator.process_index)
             torch.manual_seed(seed_of(self.recipe.seed, *place))  # of dropout
             with accelerator.accumulate(self.network):
-                output = self._answer(first, second)
+                output = train_pass(self.network, first, second, accelerator.num_processes)
                 loss = self.loss_of(output, labels)
                 save, end = self._look_around(loss, indices)
                 accelerator.backward(loss)
@@ -199,21 +198,6 @@ class TrainingLoop:
         at.record["images_per_second"] = self.scores.num_images / at.seconds
         self.scores.reset()
         self._end_if_asked()
-
-    def _answer(self, first: Tensor, second: Tensor) -> TwoStreamOutput:
-        """Run the network on a batch of this process."""
-        try:
-            with shared_batch_norm():
-                output: TwoStreamOutput = self.network(first, second)
-        except ValueError as error:
-            if len(first) * self.accelerator.num_processes > 1:
-                raise
-            raise ValueError(
-                "Expected batches of several pictures to train on, but got one picture, which "
-                f"the model does not take in training mode: {first_line(error)}. Raise "
-                "`batch_size`, or add pictures."
-            ) from error
-        return output
 
     def _validate(self) -> Evaluation | None:
         if self.validation_loader is None:
