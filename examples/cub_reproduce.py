@@ -180,7 +180,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--accumulation-steps", type=int, default=1, help="batches per update (default: 1)")
     add("--seed", type=int, default=0, help="(default: 0)")
     add("--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="(default: fp32)")
-    add("--device", choices=["auto", "cpu", "cuda"], default="auto", help="(default: auto)")
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu (default: auto)")
     add("--num-steps", type=int, help=f"T, looks at each patch {default('num_steps')}")
     add("--num-patches", type=int, help=f"patches per image at evaluation {default('num_patches')}")
     add(

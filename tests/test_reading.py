@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -424,3 +425,17 @@ def test_gray_and_alpha_where_they_are_asked_for(tmp_path):
     alpha = np.asarray(open_picture(path, mode="RGBA"))[..., 3]
     assert (alpha == 0).sum() == 1
     assert alpha[2, 3] == 0
+
+
+def test_twelve_bits_that_a_tiff_file_says_it_has():
+    """Pillow gives them in 16 bits; written by hand, since it writes none."""
+    values = [0, 1365, 2730, 4095]
+    bits = "".join(f"{value:012b}" for value in values)
+    data = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    tags = [(256, 3, 4), (257, 3, 1), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8)]
+    tags += [(277, 3, 1), (278, 3, 1), (279, 4, len(data))]
+    entries = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    file = io.BytesIO(b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory)
+    assert Image.open(file).mode == "I;16"
+    assert np.asarray(open_picture(file, mode="L")).tolist() == [[0, 85, 170, 255]]
