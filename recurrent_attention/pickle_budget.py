@@ -1,10 +1,12 @@
 """How much memory a pickle would take, reckoned from its opcodes before it is read."""
 
+import io
 import math
 import pickletools
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from recurrent_attention._errors import printable
 
@@ -43,39 +45,59 @@ def check_pickles(path: Path) -> None:
     size = path.stat().st_size
     if not size:
         return  # and there is nothing to look at; the reader will say so
-    with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"  # as torch tells them apart
-        file.seek(0)
-        if not is_zip:
-            for _ in range(_LEGACY_PICKLES):
-                _check(file, size, path)
-            return
-        try:
-            with zipfile.ZipFile(file) as archive:
-                entries = archive.infolist()
-                inflates = sum(entry.file_size for entry in entries) > size
-                packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries)
-                if inflates or packed:
-                    _refuse(path)
-                for entry in entries:
-                    if entry.filename.endswith("data.pkl"):
-                        with archive.open(entry) as pickle:
-                            _check(pickle, size, path)
-        except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
-            raise ValueError(
-                f"Expected {printable(path)} to be a checkpoint of torch.save, but got: a damaged "
-                "archive."
-            ) from error
+    try:
+        with path.open("rb") as file:
+            for pickle in _pickles(file, size):
+                _check(pickle, size)
+    except _TooMuchError:
+        raise ValueError(
+            f"Expected {printable(path)} to be as torch.save writes it, but it unpacks to more "
+            "than it holds. Save the state dict by itself."
+        ) from None
+    except _ArchiveError as error:
+        raise ValueError(
+            f"Expected {printable(path)} to be a checkpoint of torch.save, but got: a damaged "
+            "archive."
+        ) from error
+    except Exception as error:  # pickletools raises what a damaged pickle leads to
+        raise ValueError(
+            f"Expected {printable(path)} to be a checkpoint of torch.save, but got: data that are "
+            "no weights."
+        ) from error
 
 
-def _refuse(path: Path) -> NoReturn:
-    raise ValueError(
-        f"Expected {printable(path)} to be as torch.save writes it, but it unpacks to more than it "
-        "holds. Save the state dict by itself."
-    )
+class _TooMuchError(Exception):
+    """The pickle would take more memory than it may."""
 
 
-def _check(file: IO[bytes], size: int, path: Path) -> None:
+class _ArchiveError(Exception):
+    """The zip archive cannot be read."""
+
+
+def _pickles(file: IO[bytes], size: int) -> Iterator[IO[bytes]]:
+    """Yield the pickles of a file, each to be read to its end before the next."""
+    is_zip = file.read(4) == b"PK\x03\x04"  # as torch tells them apart
+    file.seek(0)
+    if not is_zip:
+        for _ in range(_LEGACY_PICKLES):
+            yield file
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            inflates = sum(entry.file_size for entry in entries) > size
+            if inflates or any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise _TooMuchError
+            names = [entry.filename for entry in entries if entry.filename.endswith("data.pkl")]
+            pickles = [archive.read(name) for name in names]
+    except _TooMuchError:
+        raise
+    except Exception as error:  # of a dozen kinds, and torch may read what zipfile cannot
+        raise _ArchiveError from error
+    yield from map(io.BytesIO, pickles)
+
+
+def _check(file: IO[bytes], size: int) -> None:
     """Go over the opcodes of one pickle; what they say wrongly, torch's own reader refuses."""
     stack: list[_Thing] = []
     memo: dict[Any, _Thing] = {}
@@ -83,70 +105,59 @@ def _check(file: IO[bytes], size: int, path: Path) -> None:
     copied = stored = 0
 
     def pop_to_mark() -> list[_Thing]:
-        place = max(index for index, thing in enumerate(stack) if thing is _MARK)
+        place = len(stack) - 1
+        while stack[place] is not _MARK:  # the last one; without any, the index runs out
+            place -= 1
         items = stack[place + 1 :]
         del stack[place:]
         return items
 
-    try:
-        for opcode, argument, _ in pickletools.genops(file):
-            name = opcode.name
-            if name == "MARK":
-                stack.append(_MARK)
-            elif name == "GLOBAL":
-                stack.append(_Thing(value=str(argument).rpartition(" ")[2]))
-            elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
-                memo[argument] = stack[-1]
-            elif name == "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            elif name in ("BINGET", "LONG_BINGET", "GET"):
-                stack.append(memo[argument])
-            elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-                count = int(name[-1])
-                items = [stack.pop() for _ in range(count)][::-1]
-                stack.append(_Thing(count, items=items))
-            elif name in ("TUPLE", "LIST", "DICT"):
-                items = pop_to_mark()
-                stack.append(_Thing(len(items), items=items))
-            elif name.startswith("EMPTY_"):
-                stack.append(_Thing())
-            elif name in ("APPENDS", "SETITEMS", "ADDITEMS"):
-                items = pop_to_mark()
-                stack[-1].size += len(items)
-            elif name in ("APPEND", "SETITEM"):
-                del stack[-(1 if name == "APPEND" else 2) :]
-                stack[-1].size += 1
-            elif name in ("REDUCE", "NEWOBJ"):
-                made, cost = _called(stack.pop(-2), stack.pop())
-                stack.append(made)
-                copied += cost
-            elif name == "BUILD":
-                stack.pop()
-            elif name == "BINPERSID":
-                items = stack.pop().items
-                if len(items) > 4 and isinstance(items[4].value, int):
-                    key, count = items[2].value, max(0, items[4].value)
-                    stored += count - storages.get(key, 0)
-                    storages[key] = count
-                stack.append(_Thing())
-            elif isinstance(argument, str | bytes):
-                stack.append(_Thing(len(argument), argument if len(argument) < 100 else None))
-            elif any(kind in name for kind in _PUSHES):
-                stack.append(_Thing(value=argument))
-            if copied > _SPARE + size or stored > size:
-                _refuse(path)
-    except (IndexError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"Expected {printable(path)} to be a checkpoint of torch.save, but got: data that are "
-            "no weights."
-        ) from error
-    except ValueError as error:
-        if str(error).startswith("Expected "):
-            raise
-        raise ValueError(
-            f"Expected {printable(path)} to be a checkpoint of torch.save, but got: data that are "
-            "no weights."
-        ) from error
+    for opcode, argument, _ in pickletools.genops(file):
+        name = opcode.name
+        if name == "MARK":
+            stack.append(_MARK)
+        elif name == "GLOBAL":
+            stack.append(_Thing(value=str(argument).rpartition(" ")[2]))
+        elif name in ("BINPUT", "LONG_BINPUT", "PUT"):
+            memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET", "GET"):
+            stack.append(memo[argument])
+        elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            count = int(name[-1])
+            items = [stack.pop() for _ in range(count)][::-1]
+            stack.append(_Thing(count, items=items))
+        elif name in ("TUPLE", "LIST", "DICT"):
+            items = pop_to_mark()
+            stack.append(_Thing(len(items), items=items))
+        elif name.startswith("EMPTY_"):
+            stack.append(_Thing())
+        elif name in ("APPENDS", "SETITEMS", "ADDITEMS"):
+            items = pop_to_mark()
+            stack[-1].size += len(items)
+        elif name in ("APPEND", "SETITEM"):
+            del stack[-(1 if name == "APPEND" else 2) :]
+            stack[-1].size += 1
+        elif name in ("REDUCE", "NEWOBJ"):
+            made, cost = _called(stack.pop(-2), stack.pop())
+            stack.append(made)
+            copied += cost
+        elif name == "BUILD":
+            stack.pop()
+        elif name == "BINPERSID":
+            items = stack.pop().items
+            if len(items) > 4 and isinstance(items[4].value, int):
+                key, count = items[2].value, max(0, items[4].value)
+                stored += count - storages.get(key, 0)
+                storages[key] = count
+            stack.append(_Thing())
+        elif isinstance(argument, str | bytes):
+            stack.append(_Thing(len(argument), argument if len(argument) < 100 else None))
+        elif any(kind in name for kind in _PUSHES):
+            stack.append(_Thing(value=argument))
+        if copied > _SPARE + size or stored > size:
+            raise _TooMuchError
 
 
 def _product(sizes: list[_Thing]) -> int:
