@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
-from recurrent_attention import FeatureBackbone, patches
-from recurrent_attention.cell_offset import measure_cell_offset
+from recurrent_attention import FeatureBackbone
 from recurrent_attention.data import CUB200, TwoStreamDataset, find_patch_files, read_patch_file
-from recurrent_attention.patches import propose_boxes, saliency
+from recurrent_attention.ops import proposal as patches
+from recurrent_attention.ops.cell_offset import measure_cell_offset
+from recurrent_attention.ops.proposal import propose_boxes, saliency
 from recurrent_attention.proposal import boxes_of_saliency
 
 HEAD = ("beak", "crown", "forehead", "left eye", "right eye")  # gives the .71 of the authors' boxes

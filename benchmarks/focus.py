@@ -33,7 +33,6 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.cell_offset import resample_cells
 from recurrent_attention.data import (
     CUB200,
     TwoStreamDataset,
@@ -41,6 +40,7 @@ from recurrent_attention.data import (
     find_patch_files,
     read_patch_file,
 )
+from recurrent_attention.ops.cell_offset import resample_cells
 from recurrent_attention.training import Recipe, fit
 
 GRID = 56  # points a side at which a map is measured; the maps have 7

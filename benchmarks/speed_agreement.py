@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import CUB200, TwoStreamDataset, read_boxes
+from recurrent_attention.images.views import cut_view, pixels_of
 from recurrent_attention.training import fit_global_head
-from recurrent_attention.views import cut_view, pixels_of
 
 SETTINGS = (  # name, layout of the weights, bf16 on the side
     ("plain layout, float32", torch.contiguous_format, False),

@@ -14,8 +14,8 @@ from torch import Tensor
 from torchvision import transforms
 
 from recurrent_attention.data import Pictures, TwoStreamDataset, open_picture, pictures_under
-from recurrent_attention.reading import picture_size
-from recurrent_attention.views import cut_view, pixels_of
+from recurrent_attention.images.reading import picture_size
+from recurrent_attention.images.views import cut_view, pixels_of
 
 COUNT = 60  # pictures of each size
 SHARE = torch.tensor([0.2, 0.1, 0.6, 0.5])  # where the patch lies

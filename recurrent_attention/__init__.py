@@ -2,15 +2,15 @@
 
 from recurrent_attention.attention import RecurrentRefinedAttention, RefinedAttentionOutput
 from recurrent_attention.backbone import FeatureBackbone
-from recurrent_attention.backbone_check import check_backbone
-from recurrent_attention.backbone_report import BackboneReport
+from recurrent_attention.backbone.check import check_backbone
+from recurrent_attention.backbone.report import BackboneReport
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.explanation import Explanation
-from recurrent_attention.loading import load_checkpoint
+from recurrent_attention.export.onnx import export_onnx
+from recurrent_attention.hub.loading import load_checkpoint
+from recurrent_attention.inference.explanation import Explanation
+from recurrent_attention.inference.prediction import Prediction
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.onnx_export import export_onnx
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
-from recurrent_attention.prediction import Prediction
 
 __all__ = [
     "BackboneReport",

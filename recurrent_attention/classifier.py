@@ -8,7 +8,7 @@ from einops import rearrange, reduce
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from recurrent_attention import loading, model_card, prediction, proposal, sharing
+from recurrent_attention import proposal
 from recurrent_attention._arguments import (
     names_of_classes,
     one_of,
@@ -17,8 +17,7 @@ from recurrent_attention._arguments import (
 )
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import fitting_backbone
-from recurrent_attention.checkpoint_names import canonical_names, unwrapped
-from recurrent_attention.explain_pictures import explain
+from recurrent_attention.backbone.timm_calls import TimmCalls
 from recurrent_attention.heads import (
     GLOBAL_CONV_CHANNELS,
     LinearAttention,
@@ -27,10 +26,15 @@ from recurrent_attention.heads import (
     look_repeatedly,
     weigh_patches,
 )
-from recurrent_attention.input_checks import check_patches
+from recurrent_attention.hub import card as model_card
+from recurrent_attention.hub import loading
+from recurrent_attention.hub import mixin as sharing
+from recurrent_attention.hub.names import canonical_names, unwrapped
+from recurrent_attention.inference import prediction
+from recurrent_attention.inference.checks import check_patches
+from recurrent_attention.inference.explain import explain
+from recurrent_attention.ops.proposal import crop_patches
 from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
-from recurrent_attention.patches import crop_patches
-from recurrent_attention.timm_calls import TimmCalls
 
 
 class TwoStreamClassifier(

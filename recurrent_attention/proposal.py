@@ -6,10 +6,10 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from recurrent_attention._modes import eval_view
 from recurrent_attention.backbone import FeatureBackbone
-from recurrent_attention.cell_offset import measure_cell_offset
-from recurrent_attention.modes import eval_view
-from recurrent_attention.patches import WIDE_SIDES, WINDOW_SIDES, propose_boxes, saliency
+from recurrent_attention.ops.cell_offset import measure_cell_offset
+from recurrent_attention.ops.proposal import WIDE_SIDES, WINDOW_SIDES, propose_boxes, saliency
 
 if TYPE_CHECKING:
     from recurrent_attention.classifier import TwoStreamClassifier

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from loopback import Server
+from helpers.loopback import Server
 from PIL import Image
 
 from recurrent_attention.data import Pictures

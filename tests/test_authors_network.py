@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from authors_network import AUTHORS_PARAMETERS, AuthorsNetwork
+from helpers.authors_network import AUTHORS_PARAMETERS, AuthorsNetwork
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.checkpoint_names import canonical_names
+from recurrent_attention.hub.names import canonical_names
 
 
 def make_pair(num_classes, num_steps, size):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import recurrent_attention
-from recurrent_attention.onnx_export import OLDEST_TORCH
+from recurrent_attention.export.onnx import OLDEST_TORCH
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from recurrent_attention.backbone_check import check_backbone
+from recurrent_attention.backbone.check import check_backbone
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from recurrent_attention._errors import first_line, printable
 from recurrent_attention._files import check_regular_file
 from recurrent_attention.data.conversions import boxes_from
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.views import check_boxes
+from recurrent_attention.images.views import check_boxes
 from recurrent_attention.whole_file import whole_file
 
 _NO_ARRAY = (  # what NumPy was seen to raise on damaged files, and kin

@@ -8,8 +8,8 @@ from typing import Literal
 
 from recurrent_attention._errors import printable
 from recurrent_attention._files import check_regular_file
-from recurrent_attention.data.download import RemoteFile
-from recurrent_attention.data.fetch import check_split, check_whole, fetch, find_folder
+from recurrent_attention.data._fetching.download import RemoteFile
+from recurrent_attention.data._fetching.fetch import check_split, check_whole, fetch, find_folder
 from recurrent_attention.data.pictures import Pictures
 
 # Record 65de6-vp158 of CaltechDATA, with the size and the MD5 sum that stand there.

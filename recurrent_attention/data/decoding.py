@@ -14,8 +14,8 @@ from tqdm.auto import tqdm
 from recurrent_attention._errors import printable
 from recurrent_attention._files import kind_of
 from recurrent_attention._workers import leave_signals
-from recurrent_attention.levels import RangeWarning
-from recurrent_attention.reading import open_picture, picture_size
+from recurrent_attention.images.levels import RangeWarning
+from recurrent_attention.images.reading import open_picture, picture_size
 
 Fault = Literal["unreadable", "decompression bomb", "wrong size", "wrong range"]
 MIN_SIDE = 8  # pixels: below, a picture shows nothing, and most backbones leave no cell of it

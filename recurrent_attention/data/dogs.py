@@ -7,9 +7,9 @@ from typing import Literal
 from xml.etree import ElementTree
 
 from recurrent_attention._errors import printable
-from recurrent_attention.data.download import RemoteFile
-from recurrent_attention.data.fetch import check_split, check_whole, fetch, find_folder
-from recurrent_attention.data.matlab import read_lists
+from recurrent_attention.data._fetching.download import RemoteFile
+from recurrent_attention.data._fetching.fetch import check_split, check_whole, fetch, find_folder
+from recurrent_attention.data._fetching.matlab import read_lists
 from recurrent_attention.data.pictures import Pictures
 
 # The page of the data set names neither sizes nor sums. Sizes: stanford_dogs.txt in the sources of

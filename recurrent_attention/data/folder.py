@@ -9,7 +9,7 @@ from typing import NamedTuple
 from recurrent_attention._errors import listed, printable
 from recurrent_attention.data.listing import LITTER, files_under
 from recurrent_attention.data.pictures import Loader, Pictures
-from recurrent_attention.reading import Mode, picture_suffixes
+from recurrent_attention.images.reading import Mode, picture_suffixes
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test", "testing")
 

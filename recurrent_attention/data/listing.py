@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from recurrent_attention._files import kind_of
-from recurrent_attention.reading import picture_suffixes
+from recurrent_attention.images.reading import picture_suffixes
 
 # What systems and file managers leave beside pictures: thumbnails, and their own notes.
 LITTER = frozenset({"@eaDir", "__MACOSX", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini"})

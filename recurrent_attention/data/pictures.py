@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from recurrent_attention._errors import listed, printable
 from recurrent_attention.data.conversions import class_names_of, labels_of, name_of
 from recurrent_attention.data.decoding import BadPicture, decode_all
-from recurrent_attention.reading import Mode, open_picture, picture_size
-from recurrent_attention.views import mode_of, pixels_of
+from recurrent_attention.images.reading import Mode, open_picture, picture_size
+from recurrent_attention.images.views import mode_of, pixels_of
 
 _OUT = re.compile(r"^$|^/|(^|/)\.\.(/|$)|\\|^[A-Za-z]:|\0")  # on Windows, too
 Loader = Callable[[Path], Image.Image | NDArray[np.uint8]]
@@ -218,7 +218,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
         """Keep the pictures that can be read, and name those that cannot.
 
         Each is decoded, as training would do it. Pictures that a check finds fault with, but that
-        can be read, are kept (`recurrent_attention.data.check`).
+        can be read, are kept (`recurrent_attention.data.checking`).
 
         Args:
             num_workers: processes that decode; 0 is this one.

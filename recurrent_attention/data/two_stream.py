@@ -12,7 +12,7 @@ from torchvision.transforms import RandomResizedCrop
 from recurrent_attention._errors import printable
 from recurrent_attention.data.boxes import Boxes
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.views import (
+from recurrent_attention.images.views import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     check_boxes,

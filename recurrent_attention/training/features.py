@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from recurrent_attention._modes import eval_view
 from recurrent_attention._workers import leave_signals
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.modes import eval_view
+from recurrent_attention.images.views import EDITION
 from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.feature_store import (
     FeatureStore,
@@ -29,7 +30,6 @@ from recurrent_attention.training.whole_pictures import (
     WholePictures,
     whole_views,
 )
-from recurrent_attention.views import EDITION
 
 PICTURES_PER_CHUNK = 32  # with 10 patches, mirrored too: 0.4 GB at 224; a kill loses no more
 VIEWS_PER_PASS_CPU = 8  # MobileNetV2 at 224 on 2 cores: 20 ms a view, with 32 at once 39 ms

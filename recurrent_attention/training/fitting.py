@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from recurrent_attention._modes import kept_modes
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
-from recurrent_attention.modes import kept_modes
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.feature_store import digest_of
 from recurrent_attention.training.features import frozen_features

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.modes import eval_view
+from recurrent_attention.images.views import EDITION
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
 from recurrent_attention.training.features import whole_features
@@ -30,7 +31,6 @@ from recurrent_attention.training.whole_pictures import (
     WholePictures,
     whole_views,
 )
-from recurrent_attention.views import EDITION
 
 
 def fit_global_head(

@@ -11,9 +11,9 @@ from tqdm.auto import tqdm
 from recurrent_attention._workers import leave_signals
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.images.views import cut_view, reduction_for
 from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.views import cast
-from recurrent_attention.views import cut_view, reduction_for
 
 PICTURES_PER_PASS_CPU = 1
 PICTURES_PER_PASS = 16  # on other devices

@@ -1,0 +1,1 @@
+"""Downloads, archives and the files in them."""

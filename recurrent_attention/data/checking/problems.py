@@ -1,0 +1,166 @@
+"""Finding what is wrong with the pictures of a data set."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from recurrent_attention.data.checking.layout import Layout, find_layout
+from recurrent_attention.data.checking.report import HEADINGS, CheckReport, Problem
+from recurrent_attention.data.decoding import Decoded, decode_all
+from recurrent_attention.data.pictures import Pictures
+
+
+class _Entry(NamedTuple):
+    """One picture of one part of the data."""
+
+    split: str
+    path: Path
+    class_name: str
+    found: Decoded
+
+
+def check(
+    data: str | os.PathLike[str] | Pictures | Sequence[Pictures],
+    *,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> CheckReport:
+    """Decode every picture of a data set, and list what is wrong with it.
+
+    Found are pictures that cannot be read, decompression bombs (more than twice
+    `PIL.Image.MAX_IMAGE_PIXELS`, which are refused), sizes that differ from the file's header or
+    are below 8 pixels, classes without pictures or missing from a part of the data, and pictures
+    that are there more than once, within a part or across parts: the same file, or the same pixels
+    in another file. Pictures that merely look alike are not found. Nothing is changed.
+
+    Args:
+        data: a folder: one with a folder for each class, one with `train` and `test` (and `val`)
+            folders of these, or CUB-200-2011 or Stanford Dogs in its official layout, which is
+            recognised. Or `Pictures`, or several: the parts of the data, which have the same
+            classes.
+        num_workers: processes that decode; 0 is this one.
+        progress: show a bar.
+
+    Returns:
+        A report: `report.ok` for programs, `print(report)` for people.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no pictures in it.
+        ValueError: if the lists of an official layout are damaged, the parts have different
+            classes, or `num_workers` is negative.
+        TypeError: if `data` is neither a folder nor Pictures.
+        RuntimeError: if a worker is ended from outside, as by a system without memory.
+
+    Example:
+        >>> import tempfile; from PIL import Image
+        >>> root = Path(tempfile.mkdtemp())
+        >>> for name in ("train/wren/1.png", "test/wren/1.png", "test/wren/2.png"):
+        ...     (root / name).parent.mkdir(parents=True, exist_ok=True)
+        ...     Image.new("RGB", (9, 9), "red" if name[-5] == "1" else "blue").save(root / name)
+        >>> report = check(root, progress=False)
+        >>> report.ok, [problem.kind for problem in report.problems]
+        (False, ['duplicate across splits'])
+    """
+    layout = _layout(data)
+    names = {pictures.class_names for pictures in layout.splits.values()}
+    if len(names) != 1:
+        raise ValueError(
+            "Expected the parts of the data to have the same classes in the same order, but got "
+            f"{len(names)} different `class_names`."
+        )
+    (class_names,) = names
+    listed = [
+        (split, pictures.path(index), class_names[label])
+        for split, pictures in layout.splits.items()
+        for index, label in enumerate(pictures.labels)
+    ]
+    paths = list(dict.fromkeys(path for _, path, _ in listed))  # in two parts, but decoded once
+    found = dict(
+        zip(
+            paths,
+            decode_all(paths, num_workers=num_workers, progress=progress, description="check"),
+            strict=True,
+        )
+    )
+    entries = [_Entry(split, path, name, found[path]) for split, path, name in listed]
+    problems = [
+        *layout.faults,
+        *_faults(entries),
+        *_classes(layout, class_names, entries),
+        *_duplicates(entries),
+    ]
+    problems.sort(key=lambda problem: list(HEADINGS).index(problem.kind))
+    return CheckReport(
+        layout.name,
+        {split: len(pictures) for split, pictures in layout.splits.items()},
+        class_names,
+        tuple(problems),
+        tuple(layout.ignored),
+    )
+
+
+def _layout(data: str | os.PathLike[str] | Pictures | Sequence[Pictures]) -> Layout:
+    if isinstance(data, str | os.PathLike):
+        return find_layout(Path(data))
+    parts = [data] if isinstance(data, Pictures) else data
+    if not isinstance(parts, list | tuple) or not parts:
+        raise TypeError(f"Expected `data` to be a folder or a list of Pictures, but got {data!r}.")
+    for part in parts:
+        if not isinstance(part, Pictures):
+            raise TypeError(f"Expected `data` to be a list of Pictures, but it holds {part!r}.")
+    return Layout("pictures", {f"part {i}": part for i, part in enumerate(parts, 1)}, [])
+
+
+def _faults(entries: list[_Entry]) -> Iterator[Problem]:
+    """Yield what is wrong with single pictures, each once."""
+    for path, found in {entry.path: entry.found for entry in entries}.items():
+        if found.fault is not None:
+            yield Problem(found.fault, (path,), found.reason)
+
+
+def _classes(
+    layout: Layout, class_names: Sequence[str], entries: list[_Entry]
+) -> Iterator[Problem]:
+    """Yield classes of which there is nothing to learn, or nothing in some part of the data."""
+    readable = Counter(
+        (entry.split, entry.class_name) for entry in entries if entry.found.is_readable
+    )
+    listed = Counter(entry.class_name for entry in entries)
+    for name in class_names:
+        without = [split for split in layout.splits if not readable[split, name]]
+        paths = tuple(layout.splits[split].root / name for split in without)
+        if len(without) == len(layout.splits):
+            reason = "it has no picture"
+            if listed[name]:
+                reason = "none of its pictures can be read"
+            yield Problem("empty class", tuple(dict.fromkeys(paths)), reason)
+        elif without:
+            reason = f"{name} has no picture that can be read in {' and '.join(without)}"
+            yield Problem("missing class", tuple(dict.fromkeys(paths)), reason)
+
+
+def _duplicates(entries: list[_Entry]) -> Iterator[Problem]:
+    """Yield groups of pictures whose pixels are the same; the same bytes give the same pixels."""
+    groups: dict[bytes, list[_Entry]] = {}
+    for entry in entries:
+        if entry.found.is_readable:
+            groups.setdefault(entry.found.pixels, []).append(entry)
+    for group in groups.values():
+        if len(group) < 2:
+            continue
+        splits = list(dict.fromkeys(entry.split for entry in group))
+        paths = tuple(dict.fromkeys(entry.path for entry in group))
+        if len(paths) == 1:
+            reason = "listed more than once"
+        elif len({entry.found.content for entry in group}) == 1:
+            reason = "the same file"
+        else:
+            reason = "the same pixels"
+        if len(splits) > 1:
+            reason += f", in {' and '.join(splits)}"
+        classes = list(dict.fromkeys(entry.class_name for entry in group))
+        if len(classes) > 1:
+            reason += f", under different classes: {', '.join(classes)}"
+        yield Problem("duplicate across splits" if len(splits) > 1 else "duplicate", paths, reason)

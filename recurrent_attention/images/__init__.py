@@ -1,0 +1,1 @@
+"""From a file, a PIL image or an array to normalised square views."""

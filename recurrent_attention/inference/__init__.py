@@ -1,0 +1,1 @@
+"""Pictures in, class names and explanations out."""

@@ -1,0 +1,200 @@
+"""Where both streams look for a class: Grad-CAM of every step, at the price of one pass."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from einops import einsum, rearrange, reduce, repeat
+from torch import Tensor, nn
+
+from recurrent_attention._modes import eval_view
+from recurrent_attention.inference.explanation import Explanation
+from recurrent_attention.inference.target_class import Target, class_indices
+from recurrent_attention.ops.proposal import crop_patches
+from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
+
+if TYPE_CHECKING:
+    from recurrent_attention.classifier import TwoStreamClassifier
+
+
+def explain_views(
+    model: "TwoStreamClassifier",
+    images: Tensor,
+    patches: Tensor | None = None,
+    *,
+    boxes: Tensor | None = None,
+    target: Target = None,
+) -> Explanation:
+    r"""Show what in images and patches speaks for a class, step by step.
+
+    Grad-CAM: with A the feature map of a stream (c h w) and y the target's logit,
+
+        alpha_c = mean_ij dy / dA_cij        map_ij = max(0, sum_c alpha_c A_cij)
+
+    For the global stream y is the global logit. For the local stream there is one map for each step
+    t, with y the classifier's logit for that step's state phi_t alone. Every backbone runs once,
+    without gradient, and the heads once: they see the map by its mean only, so the gradient at that
+    mean, divided by the number of cells, is alpha, and all T gradients come from one batched
+    backward pass of the head.
+
+    The model is explained as it answers in eval mode. Its modes, `.grad`, `requires_grad`, hooks
+    and statistics stay as they are, and so does the random state. It works with frozen backbones,
+    and under `torch.no_grad()`, `torch.inference_mode()` and autocast; the heads then run in the
+    precision of their weights, as gradients through T steps of a half-precision LSTM are coarse.
+
+    Args:
+        model: whose answer to explain.
+        images: (b 3 h w) floating point, normalised as the model's `data_config` says.
+        patches: (b 3 h w), or (b p 3 h w) for p patches per image, normalised likewise. None: they
+            are cut out of `images`, at `boxes` or where the model itself proposes.
+        boxes: (b p 4) where the patches lie, xyxy in pixels of `images`.
+        target: the class to explain: an index in [0, k), a name of `model.class_names`, or b of
+            them; None for the class that both streams together answer.
+
+    Returns:
+        `Explanation`, on the device of the images, without autograd history.
+
+    Raises:
+        ValueError: if a shape does not fit, or there is no such class.
+        TypeError: if images are not floating point, or classes neither indices nor names.
+
+    Example:
+        >>> from recurrent_attention import TwoStreamClassifier
+        >>> model = TwoStreamClassifier("test_resnet", num_classes=7, image_size=64, patch_size=64)
+        >>> images, patches = torch.randn(2, 3, 64, 64), torch.randn(2, 5, 3, 64, 64)
+        >>> found = explain_views(model, images, patches, target=3)
+        >>> found.step_maps.shape, found.global_map.shape, found.target
+        (torch.Size([2, 5, 10, 2, 2]), torch.Size([2, 2, 2]), tensor([3, 3]))
+
+    Differences from the paper:
+        None known in what is computed; the authors' script, which cannot run, explains each step's
+        own logits as well.
+
+    References:
+        Shroff et al., arXiv:2005.10979, section 4.2; Selvaraju et al., "Grad-CAM", ICCV 2017,
+        arXiv:1610.02391.
+    """
+    if patches is None:
+        boxes = model.propose(images) if boxes is None else boxes
+        patches = crop_patches(images, boxes, size=model.patch_size)
+    if patches.ndim == 4:
+        patches = rearrange(patches, "b c h w -> b 1 c h w")
+    _check_boxes(boxes, patches)
+    wanted = class_indices(target, len(images), model.num_classes, model.class_names)
+    device_type = images.device.type
+    with eval_view(model) as model, torch.inference_mode(False):
+        with torch.no_grad(), _own_autocast(device_type):
+            maps = model.encode(images, patches)
+        # The heads' dtype is that of the maps already, unless autocast changed them.
+        dtype = next(model.global_head.parameters()).dtype
+        global_map, local_maps = (features.detach().to(dtype) for features in maps)
+        with torch.autocast(device_type, enabled=False), torch.enable_grad():
+            global_leaf = global_map.detach().requires_grad_()
+            pooled = reduce(local_maps, "b p c h w -> b p c", "mean").requires_grad_()
+            output = _classify(model, TwoStreamFeatures(global_leaf, pooled))
+            if wanted is None:
+                wanted = output.logits.argmax(dim=1)
+            wanted = wanted.to(images.device)
+            global_gradient, step_gradients = _gradients(output, wanted, global_leaf, pooled)
+        with torch.no_grad(), torch.autocast(device_type, enabled=False):
+            alpha = reduce(global_gradient, "b c h w -> b c", "mean")
+            seen = einsum(alpha, global_map, "b c, b c h w -> b h w")
+            alpha = step_gradients / local_maps[0, 0, 0].numel()
+            step_seen = einsum(alpha, local_maps, "t b p c, b p c h w -> b p t h w")
+            config = model.data_config
+            weights = output.patch_weights
+            return Explanation(
+                step_maps=step_seen.relu(),
+                global_map=seen.relu(),
+                step_weights=output.step_weights.detach(),
+                patch_weights=None if weights is None else weights.detach(),
+                step_logits=output.step_logits.detach(),
+                logits=output.logits.detach(),
+                global_logits=output.global_logits.detach(),
+                local_logits=output.local_logits.detach(),
+                target=wanted,
+                images=images.detach(),
+                patches=patches.detach(),
+                boxes=boxes,
+                pictures=(None,) * len(images),
+                cell_offsets=partial(_cell_offsets, model),
+                class_names=model.class_names,
+                mean=tuple(config["mean"]),
+                std=tuple(config["std"]),
+            )
+
+
+def _cell_offsets(model: "TwoStreamClassifier") -> tuple[float, float]:
+    return model.cell_offset, model.local_cell_offset
+
+
+def _gradients(
+    output: TwoStreamOutput, target: Tensor, global_leaf: Tensor, pooled: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Differentiate the global logit at its map (b c h w), each step's at its features (t b p c).
+
+    Images and patches do not see each other, so sums over them keep each one's own gradient.
+    """
+    global_logit = output.global_logits.gather(1, rearrange(target, "b -> b 1")).sum()
+    (global_gradient,) = torch.autograd.grad(global_logit, global_leaf)
+    _, num_patches, steps, _ = output.step_logits.shape
+    index = repeat(target, "b -> b p t 1", p=num_patches, t=steps)
+    logits = rearrange(output.step_logits.gather(3, index), "b p t 1 -> b p t")
+    one_step = torch.eye(steps, dtype=logits.dtype, device=logits.device)
+    one_step = repeat(one_step, "step t -> step b p t", b=len(target), p=num_patches)
+    (step_gradients,) = torch.autograd.grad(
+        logits, pooled, grad_outputs=one_step, is_grads_batched=True
+    )
+    return global_gradient, step_gradients
+
+
+class _Heads(nn.Module):
+    """Gives `classify` the name that `torch.func.functional_call` calls."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, features: TwoStreamFeatures) -> TwoStreamOutput:
+        output: TwoStreamOutput = self.model.classify(features)
+        return output
+
+
+def _classify(model: "TwoStreamClassifier", features: TwoStreamFeatures) -> TwoStreamOutput:
+    """Run the heads; weights made under `inference_mode`, which autograd refuses, are copied."""
+    copies = {
+        f"model.{child_name}.{name}": parameter.clone()
+        for child_name, child in model.named_children()
+        if not child_name.endswith("backbone")
+        for name, parameter in child.named_parameters()
+        if parameter.is_inference()
+    }
+    if not copies:
+        return model.classify(features)
+    output: TwoStreamOutput = torch.func.functional_call(_Heads(model), copies, (features,))
+    return output
+
+
+def _own_autocast(device_type: str) -> torch.autocast:
+    """Go on with the caller's autocast, without its cache of weights in half precision.
+
+    What is cast without gradient must not get into that cache: training in the same autocast region
+    would find it there, and its weights would get no gradients.
+    """
+    return torch.autocast(
+        device_type,
+        dtype=torch.get_autocast_dtype(device_type),
+        enabled=torch.is_autocast_enabled(device_type),
+        cache_enabled=False,
+    )
+
+
+def _check_boxes(boxes: Tensor | None, patches: Tensor) -> None:
+    if boxes is None or patches.ndim != 5:  # then `encode` says what is wrong with the patches
+        return
+    expected = (*patches.shape[:2], 4)
+    if tuple(boxes.shape) != expected:
+        raise ValueError(
+            f"Expected `boxes` to have shape {expected}, one box for each patch, but got "
+            f"{tuple(boxes.shape)}."
+        )

@@ -1,0 +1,171 @@
+"""What a classifier says about a picture, for people: names and probabilities."""
+
+import operator
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, overload
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from recurrent_attention._errors import printable
+from recurrent_attention._modes import eval_view
+from recurrent_attention.inference.checks import is_one
+from recurrent_attention.inference.inputs import Picture, stream_inputs
+
+if TYPE_CHECKING:
+    from recurrent_attention.classifier import TwoStreamClassifier
+
+
+class Prediction(NamedTuple):
+    """What the model says about one picture, the best class first; plain Python values.
+
+    Attributes:
+        class_names: of the n best classes; their indices as text where the model has no names.
+        probabilities: n, softmax over all k classes of the fused logits, in [0, 1].
+        indices: n class indices in [0, k).
+        global_class: the name that the global stream alone would give.
+        local_class: the name that the local stream alone would give.
+        boxes: p boxes (x0, y0, x1, y1) where the local stream looked, in pixels of the upright
+            picture, or of the tensor given; None with ready patches.
+
+    Example:
+        >>> prediction = Prediction(("wren", "finch"), (0.91, 0.09), (7, 2), "wren", "owl", None)
+        >>> print(prediction)
+        wren    91.0 %
+        finch    9.0 %
+        global stream alone: wren, local stream alone: owl
+        >>> prediction
+        <Prediction wren 91.0 %, finch 9.0 %>
+    """
+
+    class_names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    indices: tuple[int, ...]
+    global_class: str
+    local_class: str
+    boxes: tuple[tuple[float, float, float, float], ...] | None
+
+    def __str__(self) -> str:
+        names = [printable(name) for name in self.class_names]
+        width = max(map(len, names))
+        lines = [
+            f"{name:<{width}}  {100 * probability:5.1f} %"
+            for name, probability in zip(names, self.probabilities, strict=True)
+        ]
+        lines.append(
+            f"global stream alone: {printable(self.global_class)}, local stream alone: "
+            f"{printable(self.local_class)}"
+        )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        best = ", ".join(
+            f"{printable(name)} {100 * probability:.1f} %"
+            for name, probability in zip(self.class_names, self.probabilities, strict=True)
+        )
+        return f"<Prediction {best}>"
+
+
+@overload
+def predict(
+    model: "TwoStreamClassifier",
+    image: str | PathLike[str] | IO[bytes] | Image.Image,
+    *,
+    patches: Any = None,
+    top_k: int = 5,
+) -> Prediction: ...
+@overload
+def predict(
+    model: "TwoStreamClassifier",
+    image: list[Any] | tuple[Any, ...],
+    *,
+    patches: Any = None,
+    top_k: int = 5,
+) -> list[Prediction]: ...
+@overload
+def predict(
+    model: "TwoStreamClassifier",
+    image: Picture | Iterable[Picture],
+    *,
+    patches: Any = None,
+    top_k: int = 5,
+) -> Prediction | list[Prediction]: ...
+def predict(
+    model: "TwoStreamClassifier",
+    image: Picture | Iterable[Picture],
+    *,
+    patches: Any = None,
+    top_k: int = 5,
+) -> Prediction | list[Prediction]:
+    """Name what is on a picture, or on each of several; a method of `TwoStreamClassifier`.
+
+    Args:
+        model: each of its modules is in the same mode afterwards.
+        image: one picture: a path, a PIL image, an open binary file, an array (h w) or (h w c) of
+            uint8, or a tensor (c h w) of either uint8 pixels in [0, 255] or floating-point values
+            that are normalised as `data_config` says, and taken in the size they have. Several: any
+            iterable of these that has an order (a list, `folder.glob("*.jpg")`, a generator), an
+            array (b h w c) or a tensor (b c h w). Files are read as gray, RGB or RGBA for a model
+            of one, three or four channels.
+        patches: None lets the model propose its own. Else, for each picture, boxes (p 4), xyxy in
+            pixels of the upright picture, or ready patches (p 3 h w), normalised. One picture takes
+            them as they are, several take a list of them or a tensor with the axis b in front.
+        top_k: how many classes to name, at least 1; all of them where the model has fewer.
+
+    Returns:
+        A `Prediction` for one picture; for several a list in their order, empty for none.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if a file is no picture, or a shape, a number or a box does not fit.
+        TypeError: if something has a type that is not taken.
+
+    Example:
+        >>> from recurrent_attention import TwoStreamClassifier
+        >>> names = ["auk", "emu"]
+        >>> model = TwoStreamClassifier("test_resnet", 2, image_size=64, class_names=names)
+        >>> prediction = model.predict(Image.new("RGB", (80, 60)))
+        >>> sorted(prediction.class_names), len(prediction.boxes)
+        (['auk', 'emu'], 1)
+        >>> len(model.predict([Image.new("L", (9, 9)), Image.new("P", (7, 5))], top_k=1))
+        2
+    """
+    try:
+        top_k = operator.index(top_k)
+    except TypeError:
+        raise TypeError(f"Expected `top_k` to be a whole number, but got {top_k!r}.") from None
+    if top_k < 1:
+        raise ValueError(f"Expected `top_k` to be at least 1, but got {top_k}.")
+    predictions = []
+    # Not inference mode: some timm models keep tensors of a pass, which training could not use.
+    with eval_view(model) as model, torch.inference_mode(False), torch.no_grad():
+        for inputs in stream_inputs(model, image, patches):
+            output = model(inputs.images, inputs.patches)
+            streams = (output.logits, output.global_logits, output.local_logits)
+            rows = zip(*(logits.cpu().double() for logits in streams), inputs.boxes, strict=True)
+            predictions += [_prediction(model.class_names, top_k, *row) for row in rows]
+    return predictions[0] if is_one(image) else predictions
+
+
+def _prediction(
+    class_names: Sequence[str] | None,
+    top_k: int,
+    logits: Tensor,
+    global_logits: Tensor,
+    local_logits: Tensor,
+    boxes: Tensor | None,
+) -> Prediction:
+    """Put logits (k) of the two streams together, and apart, into words."""
+    names = class_names or [str(index) for index in range(len(logits))]
+    # Stable, so that of equal classes the first comes first.
+    indices = logits.sort(descending=True, stable=True).indices[:top_k]
+    return Prediction(
+        tuple(names[index] for index in indices.tolist()),
+        tuple(logits.softmax(0)[indices].tolist()),
+        tuple(indices.tolist()),
+        names[int(global_logits.argmax())],
+        names[int(local_logits.argmax())],
+        None if boxes is None else tuple(map(tuple, boxes.tolist())),
+    )

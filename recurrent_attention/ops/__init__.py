@@ -1,0 +1,1 @@
+"""Where to look, as functions of tensors."""

@@ -1,0 +1,129 @@
+"""explain for files, PIL images and lists: the same as for tensors made of them."""
+
+import pytest
+import torch
+from PIL import Image
+
+from recurrent_attention import TwoStreamClassifier
+from recurrent_attention.images.views import cut_view, pixels_of
+
+
+def make(**kwargs):
+    torch.manual_seed(0)
+    names = ["wren", "finch", "coot"]
+    sizes = {"image_size": 64, "patch_size": 32, "hidden_size": 8, "num_steps": 3}
+    return TwoStreamClassifier(
+        "test_resnet", 3, class_names=names, num_patches=2, **sizes, **kwargs
+    )
+
+
+def photo(seed, size):
+    pixels = torch.randint(0, 255, (12, 12, 3), generator=torch.Generator().manual_seed(seed))
+    return Image.fromarray(pixels.byte().numpy()).resize(size)
+
+
+def views(model, picture, boxes):
+    """Image (1 3 h w) and patches (1 p 3 h w), cut out by hand."""
+    look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
+    whole = torch.tensor([0.0, 0.0, *picture.size])
+    patches = [cut_view(pixels_of(picture), torch.tensor(box), 32, **look) for box in boxes]
+    return cut_view(pixels_of(picture), whole, 64, **look)[None], torch.stack(patches)[None]
+
+
+FIELDS = ("step_maps", "global_map", "step_weights", "step_logits", "logits", "images", "patches")
+
+
+def test_a_file_is_explained_where_predict_looks(tmp_path):
+    model = make()
+    photo(0, (90, 60)).save(tmp_path / "bird.png")
+    found = model.explain(tmp_path / "bird.png", target="coot")
+    prediction = model.predict(tmp_path / "bird.png")
+    picture = photo(0, (90, 60))
+    expected = model.explain(*views(model, picture, prediction.boxes), target=2)
+    for name in FIELDS:
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name))
+    in_image = torch.tensor(prediction.boxes) * torch.tensor([64 / 90, 64 / 60] * 2)
+    torch.testing.assert_close(found.boxes[0], in_image)
+    assert found.pictures[0].size == (90, 60)
+    assert found.target.tolist() == [2]
+    assert found.figure().axes[0].get_xlim() == (0, 90)  # the picture as it is, not the square
+
+
+def test_a_list_is_explained_as_its_pictures(tmp_path):
+    model = make().train()
+    pictures = [photo(1, (50, 70)), photo(2, (64, 64)), photo(3, (99, 20))]
+    targets = ["finch", 0, 2]
+    together = model.explain(pictures, target=targets)
+    assert model.training
+    assert together.step_maps.shape[:3] == (3, 2, 3)
+    for index, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
+        alone = model.explain(picture, target=target)
+        for name in (*FIELDS, "boxes", "target"):
+            torch.testing.assert_close(getattr(together, name)[index], getattr(alone, name)[0])
+    assert [picture.size for picture in together.pictures] == [(50, 70), (64, 64), (99, 20)]
+    # Without a target, each for its own answer.
+    own = model.explain(pictures)
+    assert torch.equal(own.target, own.logits.argmax(1))
+
+
+def test_boxes_of_a_picture_are_in_its_pixels():
+    model = make()
+    picture, boxes = photo(0, (90, 60)), [[10.0, 5.0, 40.0, 50.0]]
+    expected = model.explain(*views(model, picture, boxes))
+    for given in ({"boxes": boxes}, {"patches": torch.tensor(boxes)}):
+        found = model.explain(picture, **given)
+        torch.testing.assert_close(found.step_maps, expected.step_maps)
+        scale = torch.tensor([64 / 90, 64 / 60] * 2)
+        torch.testing.assert_close(found.boxes[0], torch.tensor(boxes) * scale)
+
+
+def test_weighted_patches(tmp_path):
+    model = make(patch_weighting="linear")
+    found = model.explain([photo(1, (50, 70)), photo(2, (64, 64))])
+    assert found.patch_weights.shape == (2, 2)
+    found.save(tmp_path / "look.png", 1)
+    heaviest = found.patch_weights[1].max()
+    said = [text.get_text() for axes in found.figure(1).axes for text in axes.texts]
+    assert f"{100 * heaviest:.0f} %" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([],), ValueError, "Expected `images` to hold at least one picture, but got none."),
+        (
+            ([photo(0, (9, 9))] * 2, [[[0, 0, 9, 9]], [[0, 0, 9, 9], [0, 0, 5, 5]]]),
+            ValueError,
+            "Expected pictures of one explanation to have equally many patches of one size, and "
+            "all of them boxes or none, but they differ. Explain them one by one.",
+        ),
+        (("no.jpg",), FileNotFoundError, None),
+    ],
+)
+def test_bad_pictures(arguments, error, message):
+    with pytest.raises(error) as caught:
+        make().explain(*arguments)
+    assert message is None or str(caught.value) == message
+
+
+def test_patches_and_boxes():
+    picture = photo(0, (9, 9))
+    with pytest.raises(ValueError, match="Expected `patches` or `boxes` of pictures, but got both"):
+        make().explain(picture, [[0, 0, 9, 9]], boxes=[[0, 0, 9, 9]])
+
+
+@pytest.mark.parametrize("error", ["zero bytes", "text"])
+def test_files_that_are_no_pictures(tmp_path, error):
+    path = tmp_path / "bird.jpg"
+    path.write_bytes(b"" if error == "zero bytes" else b"not a picture")
+    model = make().train()
+    with pytest.raises(ValueError, match="bird.jpg"):
+        model.explain(path)
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (20000, 10)])
+def test_pictures_of_odd_sizes(size):
+    found = make().explain(Image.new("RGB", size, (90, 20, 50)))
+    assert found.logits.isfinite().all()
+    found.figure()

@@ -1,0 +1,473 @@
+"""fit and evaluate, the cache of frozen features, recipes and run folders."""
+
+import json
+import math
+import re
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from recurrent_attention import TwoStreamClassifier
+from recurrent_attention.data import Pictures, TwoStreamDataset
+from recurrent_attention.hub import mixin as sharing
+from recurrent_attention.images.views import IMAGENET_MEAN, IMAGENET_STD
+from recurrent_attention.training import (
+    Evaluation,
+    Recipe,
+    RunFolder,
+    draw_curves,
+    evaluate,
+    fit,
+    loop,
+)
+from recurrent_attention.training.accelerator import make_accelerator
+from recurrent_attention.training.feature_store import FeatureStore
+from recurrent_attention.training.features import frozen_features
+from recurrent_attention.training.networks import Heads
+from recurrent_attention.training.recipe import (
+    backbone_parameters,
+    build_optimizer,
+    learning_rate_factor,
+)
+from recurrent_attention.training.views import views_of
+
+QUIET = {"device": "cpu", "progress": False}
+SIZES = {"image_size": 32, "patch_size": 32}
+LOOK = {
+    "mean": IMAGENET_MEAN,
+    "std": IMAGENET_STD,
+    "interpolation": "bicubic",
+}
+
+
+def make_model(**kwargs):
+    torch.manual_seed(0)
+    return TwoStreamClassifier(
+        "test_resnet", 2, image_size=32, patch_size=32, hidden_size=16, num_steps=3,
+        backbone_kwargs={"pretrained_cfg_overlay": LOOK}, **kwargs,
+    )  # fmt: skip
+
+
+def make_data(colored_pictures, *, train=True, num_patches=1, **kwargs):
+    pictures, boxes = colored_pictures
+    return TwoStreamDataset(
+        pictures,
+        boxes,
+        image_size=32,
+        patch_size=32,
+        num_patches=num_patches,
+        train=train,
+        **kwargs,
+    )
+
+
+def changed(before, model):
+    after = model.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize(("criterion", "kept"), [("loss", 3), ("fused", 2)])
+def test_the_recipe_says_what_chooses_the_epoch(colored_pictures, monkeypatch, criterion, kept):
+    measured = iter([(2.0, 0.5), (1.5, 0.75), (1.0, 0.5), (1.2, 0.5)])
+
+    def run_evaluation(*args, **kwargs):
+        loss, top1 = next(measured)
+        return Evaluation(loss, top1, top1, top1, 4, 1.0)
+
+    monkeypatch.setattr(loop, "run_evaluation", run_evaluation)
+    held_out = make_data(colored_pictures, train=False)
+    recipe = Recipe(epochs=4, freeze=True, choose_epoch_by=criterion)
+    result = fit(make_model(), make_data(colored_pictures), held_out, recipe=recipe, **QUIET)
+    assert result.best_epoch == kept
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_it_learns_and_leaves_alone_what_is_not_its_own(colored_pictures, freeze, tmp_path):
+    model = make_model().eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    data = make_data(colored_pictures)
+    held_out = make_data(colored_pictures, train=False, num_patches=2)
+    recipe = Recipe(epochs=25, batch_size=4, lr=2e-3, head_lr=2e-2, freeze=freeze)
+    run = RunFolder(tmp_path / "run")
+    result = fit(model, data, held_out, recipe=recipe, run_folder=run, **QUIET)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    best = result.history[result.best_epoch - 1]
+    assert best["val_loss"] == min(record["val_loss"] for record in result.history)
+    assert best["val_fused"] == 1.0
+    assert best["val_global"] >= 0.75
+    assert best["val_local"] >= 0.75
+    backbone_names = {name for name in before if "backbone" in name}
+    if freeze:
+        assert changed(before, model) == set(before) - backbone_names
+    else:
+        assert changed(before, model) >= {n for n in backbone_names if "running_var" in n}
+    found = evaluate(model, held_out, frozen=freeze, **QUIET)
+    assert found.fused_top1 == best["val_fused"]
+    assert found.global_top1 == best["val_global"]
+    assert found.loss == pytest.approx(best["val_loss"], abs=1e-5)
+    lines = (run.path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 26))
+    loaded = TwoStreamClassifier.from_pretrained(run.model_dir)
+    assert evaluate(loaded, held_out, **QUIET).fused_top1 == 1.0
+
+
+def test_same_seed_same_weights_other_seed_other_weights(colored_pictures):
+    def trained(seed):
+        model = make_model(drop_rate=0.2)
+        recipe = Recipe(epochs=2, batch_size=4, seed=seed)
+        fit(model, make_data(colored_pictures, crop_scale=(0.5, 1)), recipe=recipe, **QUIET)
+        return model.state_dict()
+
+    first, second, third = trained(1), trained(1), trained(2)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["local_head.weight"], third["local_head.weight"])
+
+
+def test_global_stream_is_trained_as_if_it_were_alone(colored_pictures):
+    """The local stream's weight in the loss changes nothing for the global stream."""
+    weights = []
+    for local_weight in (0.0, 1.0):
+        model = make_model()
+        recipe = Recipe(epochs=2, batch_size=4, local_weight=local_weight)
+        fit(model, make_data(colored_pictures), recipe=recipe, **QUIET)
+        weights.append({n: v for n, v in model.state_dict().items() if n.startswith("global")})
+    for name, value in weights[0].items():
+        assert torch.equal(value, weights[1][name]), name
+
+
+def test_accumulated_gradients_equal_one_large_batch(colored_pictures):
+    """Plain SGD on a model without batch norm, frozen: two halves sum to the whole."""
+    pictures, boxes = colored_pictures
+    weights = []
+    for batch_size, steps in ((16, 1), (8, 2)):
+        model = make_model()
+        data = TwoStreamDataset(
+            pictures, boxes, image_size=32, patch_size=32, num_patches=2, train=True, flip=False
+        )
+        recipe = Recipe(
+            epochs=1, batch_size=batch_size, accumulation_steps=steps, optimizer="sgd",
+            momentum=0.0, weight_decay=0.0, head_lr=0.1, warmup_epochs=0, freeze=True,
+        )  # fmt: skip
+        fit(model, data, recipe=recipe, **QUIET)
+        weights.append(model.state_dict())
+    for name in weights[0]:
+        torch.testing.assert_close(weights[0][name], weights[1][name], rtol=1e-4, atol=1e-6)
+
+
+def test_mixed_precision_trains(colored_pictures):
+    model = make_model()
+    recipe = Recipe(epochs=1, batch_size=8, precision="bf16")
+    result = fit(model, make_data(colored_pictures), recipe=recipe, **QUIET)
+    assert math.isfinite(result.history[0]["train_loss"])
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    full = fit(make_model(), make_data(colored_pictures), recipe=Recipe(epochs=1), **QUIET)
+    assert math.isfinite(full.history[0]["train_loss"])
+
+
+def test_without_validation_the_last_epoch_is_kept(colored_pictures):
+    result = fit(
+        make_model(), make_data(colored_pictures), recipe=Recipe(epochs=3, batch_size=8), **QUIET
+    )
+    assert result.best_epoch == 3
+    assert "val_fused" not in result.history[0]
+
+
+def test_evaluation_counts_every_picture_once_and_keeps_the_mode(colored_pictures):
+    model = make_model().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    data = make_data(colored_pictures, train=False, num_patches=2)
+    found = evaluate(model, data, batch_size=5, **QUIET)
+    assert model.training
+    assert changed(before, model) == set()
+    model.eval()
+    right = {"global": 0, "local": 0, "fused": 0}
+    with torch.no_grad():
+        for index in range(len(data)):
+            image, patches, label, _ = data[index]
+            output = model(image[None], patches[None])
+            right["global"] += int(output.global_logits.argmax() == label)
+            right["local"] += int(output.local_logits.argmax() == label)
+            right["fused"] += int(output.logits.argmax() == label)
+    assert found.num_images == 16
+    assert found.global_top1 == pytest.approx(right["global"] / 16)
+    assert found.local_top1 == pytest.approx(right["local"] / 16)
+    assert found.fused_top1 == pytest.approx(right["fused"] / 16)
+
+
+@pytest.mark.parametrize("global_head", ["linear", "conv"])
+def test_frozen_features_equal_the_backbones(colored_pictures, tmp_path, global_head):
+    model = make_model(global_head=global_head)
+    data = make_data(colored_pictures, train=False, num_patches=2)
+    accelerator = make_accelerator("cpu", "fp32", 1)
+    kwargs = {"accelerator": accelerator, "cache_dir": tmp_path, "progress": False}
+    features = frozen_features(model, views_of(model, data, "data", stacklevel=1), **kwargs)
+    assert model.training
+    model.eval()
+    heads = Heads(model)
+    with torch.no_grad():
+        for index in range(len(data)):
+            image, patches, label, _ = data[index]
+            sample = features[index]
+            assert sample.label == label
+            expected = model(image[None], patches[None])
+            got = heads(sample.global_features[None], sample.local_features[None])
+            torch.testing.assert_close(got.logits, expected.logits, rtol=1e-4, atol=1e-5)
+
+
+def test_mirrored_features_are_those_of_mirrored_views(colored_pictures, tmp_path):
+    pictures, boxes = colored_pictures
+    for name in pictures.names:  # left and right must differ for a mirrored view to differ
+        with Image.open(pictures.root / name) as picture:
+            picture.paste((250, 250, 0), (0, 0, 12, 40))
+            picture.save(pictures.root / name)
+    model = make_model().eval()
+    data = make_data((pictures, boxes), num_patches=2)
+    accelerator = make_accelerator("cpu", "fp32")
+    views = views_of(model, data, "data", stacklevel=1)
+    features = frozen_features(model, views, accelerator=accelerator, progress=False)
+    image, patches = data.fixed_views(4)
+    found = []
+    with torch.no_grad():
+        for (image_key, patch_keys), turn in zip(
+            features.keys[4], (lambda x: x, lambda x: x.flip(-1)), strict=True
+        ):
+            whole = model.global_backbone(turn(image)[None]).mean((2, 3))[0]
+            parts = model.local_backbone(turn(patches)).mean((2, 3))
+            stored = torch.stack([features.local_store[key] for key in patch_keys])
+            close = {"rtol": 1e-4, "atol": 1e-5}
+            torch.testing.assert_close(features.global_store[image_key], whole, **close)
+            torch.testing.assert_close(stored, parts, **close)
+            found.append(stored)
+    assert (found[0] - found[1]).abs().max() > 1e-3
+
+
+def test_cached_features_are_found_again_and_only_then(colored_pictures, tmp_path, monkeypatch):
+    model = make_model().eval()
+    pictures, boxes = colored_pictures
+    calls = []
+    forward = type(model.local_backbone).forward
+    monkeypatch.setattr(
+        type(model.local_backbone),
+        "forward",
+        lambda self, images: calls.append(len(images)) or forward(self, images),
+    )
+    accelerator = make_accelerator("cpu", "fp32", 1)
+
+    def passes(some_model=model, **kwargs):
+        calls.clear()
+        options = {"image_size": 32, "patch_size": 32} | kwargs
+        given = options.pop("boxes", boxes)
+        data = TwoStreamDataset(options.pop("pictures", pictures), given, **options)
+        warnings.simplefilter("ignore", UserWarning)  # of sizes that are not the model's
+        views = views_of(some_model, data, "data", stacklevel=1)
+        frozen_features(
+            some_model, views, accelerator=accelerator, cache_dir=tmp_path / "cache", progress=False
+        )
+        return sum(calls)
+
+    assert passes() == 16 + 32
+    assert passes() == 0
+    assert passes(num_patches=2) == 0
+    assert passes(train=True, flip=False) == 0
+    assert passes(image_size=48) > 0
+    assert passes(mean=(0.1, 0.2, 0.3)) > 0
+    assert passes(boxes={**boxes, "03.png": boxes["03.png"] + 1}) > 0
+    assert passes(train=True) > 0  # mirrored views are new
+    assert passes(pictures=pictures.subset([3, 1]), train=True) == 0
+    with torch.no_grad():
+        next(model.local_backbone.parameters()).mul_(1.01)
+    assert passes() > 0
+    colors = torch.full((4, 4, 3), 7, dtype=torch.uint8).numpy()
+
+    Image.fromarray(colors).resize((48, 40)).save(pictures.path(5))
+    assert passes() > 0
+
+
+def test_a_cut_off_fill_leaves_no_half_file(colored_pictures, tmp_path, monkeypatch):
+    store = FeatureStore(tmp_path)
+    keys = [bytes([i]) * 32 for i in range(3)]
+    store.add(keys[:2], torch.arange(8.0).view(2, 4))
+
+    def cut_off(tensors, path):
+        path.write_bytes(b"half a file")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("recurrent_attention.training.feature_store.save_file", cut_off)
+    with pytest.raises(OSError, match="no space"):
+        store.add(keys[2:], torch.ones(1, 4))
+    again = FeatureStore(tmp_path)
+    assert keys[2] not in again
+    assert torch.equal(again[keys[1]], torch.arange(4.0, 8.0))
+
+
+def test_frozen_patches_stay_best_first(colored_pictures):
+    pictures, boxes = colored_pictures
+    boxes = {
+        name: torch.tensor([[0.0, 0, 8 + 4 * n, 8 + 4 * n] for n in range(4)]) for name in boxes
+    }
+    views = {"image_size": 32, "patch_size": 32, "flip": False}
+    data = TwoStreamDataset(pictures, boxes, num_patches=2, train=True, **views)
+    model = make_model().eval()
+    joined = views_of(model, data, "data", stacklevel=1)
+    features = frozen_features(
+        model, joined, accelerator=make_accelerator("cpu", "fp32"), progress=False
+    )
+    ((_, keys),) = features.keys[0]
+    features.local_store = {key: torch.tensor([n]) for n, key in enumerate(keys)}
+    torch.manual_seed(0)
+    chosen = set()
+    for _ in range(40):
+        places = features[0].local_features[:, 0].tolist()
+        assert places == sorted(places)
+        chosen.add(tuple(places))
+    assert len(chosen) == 6  # two of four
+
+
+def test_random_crops_cannot_be_frozen(colored_pictures):
+    data = make_data(colored_pictures, crop_scale=(0.5, 1))
+    with pytest.raises(ValueError) as caught:
+        fit(make_model(), data, recipe=Recipe(freeze=True), **QUIET)
+    assert str(caught.value) == (
+        "Expected data for frozen backbones to show whole pictures, whose features can be kept, "
+        "but got crop_scale=(0.5, 1). Pass crop_scale=None."
+    )
+
+
+def test_cosine_and_step_schedules():
+    cosine = Recipe(epochs=12, warmup_epochs=2)
+    for epoch in range(13):
+        expected = epoch / 2 if epoch < 2 else 0.5 * (1 + math.cos(math.pi * (epoch - 2) / 10))
+        assert learning_rate_factor(cosine, epoch) == pytest.approx(expected)
+    assert learning_rate_factor(cosine, 0, update=0.1) == pytest.approx(0.05)
+    steps = Recipe.paper()
+    factors = [learning_rate_factor(steps, epoch) for epoch in (0, 29.99, 30, 59, 60, 89)]
+    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+
+
+def test_the_papers_recipe():
+    recipe = Recipe.paper()
+    optimizer = build_optimizer(make_model(), recipe)
+    assert isinstance(optimizer, torch.optim.SGD)
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["momentum"], group["weight_decay"]) == (1e-3, 0.9, 5e-4)
+    assert (recipe.batch_size, recipe.decay_epochs, recipe.decay_rate) == (32, (30, 60), 0.1)
+
+
+def test_new_layers_have_their_own_learning_rate():
+    model = make_model(global_head="conv")
+    recipe = Recipe(lr=1e-5, head_lr=1e-2)
+    optimizer = build_optimizer(model, recipe)
+    rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert rate_of[id(parameter)] == (1e-5 if "backbone" in name else 1e-2), name
+    frozen = build_optimizer(model, Recipe(freeze=True))
+    theirs = {id(p) for group in frozen.param_groups for p in group["params"]}
+    assert not theirs & {id(p) for p in backbone_parameters(model)}
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"epochs": 0}, "Expected `epochs` to be at least 1, but got 0."),
+        ({"lr": float("nan")}, "Expected `lr` to be at least 0 and finite, but got nan."),
+        ({"optimizer": "lamb"}, "Expected `optimizer` to be one of adamw, sgd, but got 'lamb'."),
+        (
+            {"precision": "int8"},
+            "Expected `precision` to be one of fp32, bf16, fp16, but got 'int8'.",
+        ),
+    ],
+)
+def test_bad_recipes(kwargs, message):
+    with pytest.raises(ValueError) as caught:
+        Recipe(**kwargs)
+    assert str(caught.value) == message
+
+
+def test_bad_calls(colored_pictures, tmp_path):
+    data = make_data(colored_pictures)
+    with pytest.raises(ValueError, match="^Expected `data` with train=False, but it draws"):
+        evaluate(make_model(), data, **QUIET)
+    pictures, boxes = colored_pictures
+    many = Pictures(pictures.root, pictures.names, pictures.labels, ["red", "blue", "green"])
+    with pytest.raises(ValueError) as caught:
+        fit(make_model(), TwoStreamDataset(many, boxes, **SIZES), **QUIET)
+    assert str(caught.value) == (
+        "Expected data of at most 2 classes, as the model has, but got 3. Build the model with "
+        "num_classes=3."
+    )
+    with pytest.raises(ValueError, match="^Expected `device` to be 'auto', 'cpu', 'cuda', "):
+        evaluate(make_model(), make_data(colored_pictures, train=False), device="tpu")
+    model = make_model()
+    with torch.no_grad():
+        model.global_head.bias.fill_(float("nan"))
+    with pytest.raises(
+        FloatingPointError, match=r"^Expected a finite loss, but got nan in epoch 1"
+    ):
+        fit(model, data, **QUIET)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_truncated_picture_stops_the_run_with_its_path(colored_pictures, num_workers, freeze):
+    data = make_data(colored_pictures)
+    path = data.pictures.path(3)
+    path.write_bytes(path.read_bytes()[:60])
+    recipe = Recipe(epochs=1, freeze=freeze)
+    with pytest.raises(
+        ValueError, match=f"^{re.escape(f'Expected a readable picture at {path}')}[^\n]*$"
+    ):
+        fit(make_model(), data, recipe=recipe, num_workers=num_workers, **QUIET)
+
+
+def test_run_folders_are_never_overwritten(tmp_path):
+    (tmp_path / "run").mkdir()
+    run = RunFolder(tmp_path / "run")
+    run.write_json("config.json", {"a": 1})
+    with pytest.raises(FileExistsError) as caught:
+        RunFolder(tmp_path / "run")
+    assert str(caught.value) == (
+        f"Expected a new or empty folder for the run, but {tmp_path / 'run'} holds something "
+        "already. Choose another folder, or move that one away."
+    )
+    assert json.loads((run.path / "config.json").read_text()) == {"a": 1}
+
+
+def test_a_failed_save_keeps_the_model_before(tmp_path, monkeypatch):
+    model, run = make_model(), RunFolder(tmp_path / "run")
+    run.save_model(model)
+    before = (run.model_dir / "model.safetensors").read_bytes()
+    with torch.no_grad():
+        model.global_head.bias.add_(1)
+
+    def cut_off(model, path):
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(sharing, "save_model", cut_off)
+    with pytest.raises(OSError, match="no space"):
+        run.save_model(model)
+    assert (run.model_dir / "model.safetensors").read_bytes() == before
+    monkeypatch.undo()
+    run.save_model(model)
+    loaded = TwoStreamClassifier.from_pretrained(run.model_dir)
+    assert torch.equal(loaded.global_head.bias, model.global_head.bias)
+
+
+def test_curves_are_drawn(tmp_path):
+    record = {
+        f"{kind}_{name}": 0.5
+        for kind in ("train", "val")
+        for name in ("loss", "global", "local", "fused")
+    }
+    history = [record | {"epoch": epoch} for epoch in (1, 2, 3)]
+    draw_curves(history, tmp_path / "curves.png", best_epoch=2, held_out="validation")
+
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size[0] > 1000
+        assert len(picture.convert("RGB").getcolors(100_000)) > 50
