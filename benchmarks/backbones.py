@@ -29,7 +29,7 @@ from backbones_page import STEPS, Row, Task, page, works
 from tqdm import tqdm
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss, check_backbone
-from recurrent_attention.whole_file import whole_file
+from recurrent_attention._files import whole_file
 
 ROOT = Path(__file__).parents[1]
 CLASSES, BATCH = 7, 32  # of the check

@@ -22,8 +22,7 @@ from recurrent_attention import FeatureBackbone
 from recurrent_attention.data import CUB200, TwoStreamDataset, find_patch_files, read_patch_file
 from recurrent_attention.ops import proposal as patches
 from recurrent_attention.ops.cell_offset import measure_cell_offset
-from recurrent_attention.ops.proposal import propose_boxes, saliency
-from recurrent_attention.proposal import boxes_of_saliency
+from recurrent_attention.ops.proposal import propose_boxes, propose_mixed_boxes, saliency
 
 HEAD = ("beak", "crown", "forehead", "left eye", "right eye")  # gives the .71 of the authors' boxes
 FOLDS = 5
@@ -226,7 +225,7 @@ def main() -> None:
     print(truth.row("L2 norm of the map, our windows", propose_boxes(norm, 1, **options)))
     ours = saliency(cell_logits)
     print(truth.row("ours", propose_boxes(ours, 1, **options)), flush=True)
-    with_wide = boxes_of_saliency(ours, (1, 1), NUM_BOXES, offset)
+    with_wide = propose_mixed_boxes(ours, (1, 1), NUM_BOXES, offset)
     print(truth.row("ours, the last three wide (the default)", with_wide), flush=True)
     if args.validate:
         print_variations(truth, cell_logits, norm, offset)

@@ -6,7 +6,7 @@ from pathlib import Path
 import timm
 import torch
 
-from recurrent_attention.whole_file import whole_file
+from recurrent_attention._files import whole_file
 
 ROOT = Path(__file__).parents[1]
 

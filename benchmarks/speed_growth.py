@@ -9,7 +9,7 @@ from pages import table
 from timing import Run, interleave, median
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss
-from recurrent_attention.whole_file import whole_file
+from recurrent_attention._files import whole_file
 
 BACKBONE = "mobilenetv2_100"
 USUAL = {"steps": 10, "patches": 1, "classes": 200, "size": 224, "batch": 4}

@@ -13,7 +13,8 @@ from timing import Run, interleave, median, ratio
 from torch import Tensor
 from torchvision import transforms
 
-from recurrent_attention.data import Pictures, TwoStreamDataset, open_picture, pictures_under
+from recurrent_attention.data import Pictures, TwoStreamDataset, pictures_under
+from recurrent_attention.images import open_picture
 from recurrent_attention.images.reading import picture_size
 from recurrent_attention.images.views import cut_view, pixels_of
 

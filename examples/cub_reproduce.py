@@ -55,7 +55,7 @@ from recurrent_attention.training import (
     fit,
     fit_global_head,
     join_processes,
-    propose_patches,
+    propose_boxes_for,
 )
 
 VALIDATION_SHARE = 0.15
@@ -313,7 +313,9 @@ def find_boxes(
         scout = build_model(argparse.Namespace(**vars(args) | {"seed": 0}), used[0].class_names)
         fit_global_head(scout, used[0], **common)
         for split in used:
-            boxes |= propose_patches(scout, split, cache_dir=args.cache_dir / "proposals", **common)
+            boxes |= propose_boxes_for(
+                scout, split, cache_dir=args.cache_dir / "proposals", **common
+            )
     return boxes
 
 

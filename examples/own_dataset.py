@@ -22,7 +22,7 @@ from recurrent_attention.training import (
     evaluate,
     fit,
     fit_global_head,
-    propose_patches,
+    propose_boxes_for,
 )
 
 NUM_PATCHES = 10
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> Path:
     )
 
     fit_global_head(model, train)
-    boxes = propose_patches(model, pictures)
+    boxes = propose_boxes_for(model, pictures)
     write_boxes(run.path / "boxes.json", boxes)
 
     fit(

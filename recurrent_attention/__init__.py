@@ -6,11 +6,11 @@ from recurrent_attention.backbone.check import check_backbone
 from recurrent_attention.backbone.report import BackboneReport
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.export.onnx import export_onnx
+from recurrent_attention.heads import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.hub.loading import load_checkpoint
 from recurrent_attention.inference.explanation import Explanation
 from recurrent_attention.inference.prediction import Prediction
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
 
 __all__ = [
     "BackboneReport",

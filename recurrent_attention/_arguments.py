@@ -6,6 +6,8 @@ import operator
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from recurrent_attention._errors import ArgumentError
+
 
 def whole_number(value: Any, name: str, least: int = 1) -> int:
     """Return a whole number of at least `least`; numbers of NumPy and torch will do.
@@ -23,7 +25,7 @@ def whole_number(value: Any, name: str, least: int = 1) -> int:
             f"Expected `{name}` to be a whole number, but got {value!r:.200}."
         ) from None
     if number < least:
-        raise ValueError(f"Expected `{name}` to be at least {least}, but got {number}.")
+        raise ArgumentError(f"Expected `{name}` to be at least {least}, but got {number}.")
     return number
 
 
@@ -37,7 +39,7 @@ def side(value: Any, name: str) -> int:
     if isinstance(value, tuple | list) and len(value) == 2:
         first, second = (whole_number(one, name) for one in value)
         if first != second:
-            raise ValueError(
+            raise ArgumentError(
                 f"Expected `{name}` to be the side of a square, but got {value}. Pictures are "
                 "resized to squares; `forward` takes tensors of other shapes."
             )
@@ -57,7 +59,7 @@ def real_number(value: Any, name: str, low: float = -math.inf, high: float = mat
     number = float(value)
     if not low <= number <= high or not math.isfinite(number):
         limits = f"in [{low:g}, {high:g}]" if math.isfinite(high - low) else "finite"
-        raise ValueError(f"Expected `{name}` to be {limits}, but got {number}.")
+        raise ArgumentError(f"Expected `{name}` to be {limits}, but got {number}.")
     return number
 
 
@@ -68,7 +70,9 @@ def one_of(value: Any, name: str, known: Sequence[str]) -> str:
         ValueError: if it is not.
     """
     if value not in known:
-        raise ValueError(f"Expected `{name}` to be one of {', '.join(known)}, but got {value!r}.")
+        raise ArgumentError(
+            f"Expected `{name}` to be one of {', '.join(known)}, but got {value!r}."
+        )
     return str(value)
 
 
@@ -91,7 +95,7 @@ def names_of_classes(value: Any, num_classes: int) -> tuple[str, ...] | None:
                 "Numbers: list(map(str, numbers))."
             )
     if len(names) != num_classes:
-        raise ValueError(
+        raise ArgumentError(
             f"Expected `class_names` to hold {num_classes} names, but got {len(names)}. Pass "
             f"num_classes={len(names)}."
         )

@@ -6,6 +6,10 @@ from typing import Any
 _JOINERS = "\u200c\u200d"  # of Persian, Hindi and emoji: they are no control characters
 
 
+class ArgumentError(ValueError):
+    """An argument that does not fit, said in one sentence that names it."""
+
+
 def printable(name: Any) -> str:
     r"""Return a name from outside as a terminal, a log and a figure can take it.
 

@@ -1,10 +1,20 @@
-"""Paths from outside: what may be opened, and what would hang or is something else."""
+"""Files: what may be opened, what would hang, and files that are there whole or not at all."""
 
 import os
+import re
+import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from recurrent_attention._errors import printable
+from safetensors import SafetensorError
+
+from recurrent_attention._errors import first_line, printable
+
+PART_SUFFIX = ".part"
+KEPT = "What was there before is as it was. Make room or choose another place, and try again."
+_OF_RUST = re.compile(r'(?:message: "|IoError\(|: )?([A-Z][\w ]+) \(os error \d+\)')
 
 _KINDS = (  # opening one of these waits for somebody else, or reads without end
     (stat.S_ISFIFO, "a pipe"),
@@ -60,3 +70,71 @@ def check_regular_file(
     if kind == "a link to nothing":
         raise FileNotFoundError(f"Expected {what} at {where}, but it is a link to nothing.{last}")
     raise ValueError(f"Expected {what} at {where}, but it is {kind}.{last}")
+
+
+@contextmanager
+def whole_file(path: Path, *, kept: str = KEPT) -> Iterator[Path]:
+    """Give a path beside `path` to write to; what was written is put there if nothing failed.
+
+    What was written reaches the disk before it gets its name, so that neither a kill nor a loss of
+    power leaves half of it under that name, or nothing where a file was before. No two writers
+    share a part: each has a random name, also in threads, and in containers that share a disk.
+
+    Args:
+        path: of the file, which is replaced if it exists.
+        kept: what the message says, if it cannot be written, of what is there still.
+
+    Yields:
+        A path in the same folder, hidden and of another suffix.
+
+    Raises:
+        OSError: if it cannot be written, for example on a full disk, in a sentence with the path.
+    """
+    beside = path.with_name(f".{secrets.token_hex(8)}{PART_SUFFIX}")
+    try:
+        yield beside
+        sync(beside)
+        beside.replace(path)
+        sync(path.parent)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        reason = _reason(error, beside)
+        if reason is None:  # of something else
+            raise
+        sentence = f"Expected to write {printable(path)}, but got: {reason}. {kept}"
+        raise OSError(sentence) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    if path.is_dir() and os.name != "posix":  # only there a folder can be opened
+        return
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_parts(folder: Path) -> None:
+    """Delete what a killed process was writing in a folder; no other may be writing there."""
+    for part in folder.glob(f".*{PART_SUFFIX}"):
+        part.unlink(missing_ok=True)
+
+
+def _reason(error: BaseException, beside: Path) -> str | None:
+    """Return why `beside` could not be written; None if that is not what failed.
+
+    torch and safetensors hide what the system said behind errors of their own.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            ours = cause.filename is None or Path(os.fsdecode(cause.filename)) == beside
+            return cause.strerror if ours else None
+        if isinstance(cause, SafetensorError):
+            found = _OF_RUST.search(str(cause))
+            return found[1] if found else first_line(cause)
+        cause = cause.__cause__ or cause.__context__
+    return None

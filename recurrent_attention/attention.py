@@ -47,6 +47,8 @@ class RecurrentRefinedAttention(nn.Module):
         hidden_size: d, size of a state. 512 in the authors' code.
         num_steps: T, how often a map or a pooled vector is looked at. 10 in the paper.
         num_layers: stacked LSTM layers. 2 in the authors' code.
+        device: of the parameters, as in `torch.nn.Linear`.
+        dtype: of the parameters, as in `torch.nn.Linear`.
 
     Raises:
         ValueError: if one of the sizes is not a positive integer.
@@ -65,7 +67,14 @@ class RecurrentRefinedAttention(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int = 512, *, num_steps: int = 10, num_layers: int = 2
+        self,
+        input_size: int,
+        hidden_size: int = 512,
+        *,
+        num_steps: int = 10,
+        num_layers: int = 2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         sizes = {
@@ -81,10 +90,12 @@ class RecurrentRefinedAttention(nn.Module):
         self.hidden_size = hidden_size
         self.num_steps = num_steps
         self.cells = nn.ModuleList(
-            nn.LSTMCell(input_size if layer == 0 else hidden_size, hidden_size)
+            nn.LSTMCell(
+                input_size if layer == 0 else hidden_size, hidden_size, device=device, dtype=dtype
+            )
             for layer in range(num_layers)
         )
-        self.scorer = nn.Linear(hidden_size, 1)
+        self.scorer = nn.Linear(hidden_size, 1, device=device, dtype=dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -100,7 +111,10 @@ class RecurrentRefinedAttention(nn.Module):
             for gate in range(4):
                 rows = slice(gate * self.hidden_size, (gate + 1) * self.hidden_size)
                 for name, gain in (("weight_ih", INPUT_GAIN), ("weight_hh", 1.0)):
-                    nn.init.orthogonal_(getattr(cell, name).data[rows], gain=gain)
+                    weights = cell.get_parameter(name).data[rows]
+                    wide = torch.promote_types(weights.dtype, torch.float32)  # QR knows no bfloat16
+                    drawn = torch.empty_like(weights, dtype=wide)
+                    weights.copy_(nn.init.orthogonal_(drawn, gain=gain))
             bias = cell.get_parameter("bias_ih")
             nn.init.zeros_(bias)
             nn.init.zeros_(cell.get_parameter("bias_hh"))

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from torch import Tensor, nn
 
-from recurrent_attention.outputs import TwoStreamOutput
+from recurrent_attention.heads import TwoStreamOutput
 
 PATCH_SHARE = 0.5  # of weighted patches by themselves; without it the local stream lost 2.6 points
 
@@ -40,7 +40,7 @@ class TwoStreamLoss(nn.Module):
 
     Example:
         >>> import torch
-        >>> from recurrent_attention.outputs import TwoStreamOutput
+        >>> from recurrent_attention.heads import TwoStreamOutput
         >>> good, bad = torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 5.0]])
         >>> steps, weights = bad.view(1, 1, 1, 2), torch.ones(1, 1, 1)  # one patch, one step
         >>> output = TwoStreamOutput(good + bad, good, bad, steps, weights)

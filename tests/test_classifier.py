@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamFeatures, TwoStreamLoss
+from recurrent_attention.heads import TwoStreamOutput
+from recurrent_attention.ops import crop_patches, propose_boxes
 from recurrent_attention.ops.cell_offset import measure_cell_offset
-from recurrent_attention.ops.proposal import crop_patches, propose_boxes
-from recurrent_attention.outputs import TwoStreamOutput
 
 KINDS = ["test_resnet", "test_mambaout", "test_vit"]  # NCHW, NHWC and tokens
 

@@ -7,8 +7,7 @@ import threading
 import pytest
 
 from recurrent_attention._errors import first_line, printable
-from recurrent_attention._files import check_regular_file, kind_of
-from recurrent_attention.whole_file import whole_file
+from recurrent_attention._files import check_regular_file, kind_of, whole_file
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes lie in folders on POSIX alone")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss
-from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
+from recurrent_attention.heads import TwoStreamFeatures, TwoStreamOutput
 
 WAYS = ["linear", "recurrent"]
 
@@ -122,7 +122,7 @@ def test_explained_patch_by_patch(way):
     """One look at each patch: its map speaks for the target in the answer of that patch alone."""
     model = make(way).float()
     images, patches = torch.randn(2, 3, 64, 64), torch.randn(2, 4, 3, 32, 32)
-    found = model.explain(images, patches, target=1)
+    found = model.explain(images, patches=patches, target=1)
     maps = model.encode(images, patches).local_features
     expected = torch.einsum("c, b p c h w -> b p h w", model.local_head.weight[1], maps).relu()
     cells = maps[0, 0, 0].numel()

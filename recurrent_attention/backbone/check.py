@@ -5,10 +5,12 @@ from typing import Any
 
 import torch
 
+from recurrent_attention._errors import ArgumentError
+from recurrent_attention._settings import Settings
 from recurrent_attention.backbone import IMAGE_SIZE, PATCH_SIZE, FeatureBackbone, native_size
 from recurrent_attention.backbone.cost import cost_of_step
 from recurrent_attention.backbone.report import BackboneReport, StreamReport
-from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.network import TwoStreamNetwork
 
 LONGEST_REASON = 300  # characters
 
@@ -50,8 +52,8 @@ def check_backbone(
         >>> report.ok, report.global_stream.map_size, report.local_stream.map_size
         (True, (4, 4), (2, 2))
         >>> check_backbone("test_vit", image_size=65).reason
-        "Expected `img_size` to suit 'test_vit', but got 65: Input height (65) should be divisible \
-by patch size (16)."
+        "Expected `image_size` to suit 'test_vit', but got 65: Input height (65) should be \
+divisible by patch size (16)."
     """
     numbers = {
         "image_size": image_size,
@@ -104,13 +106,14 @@ def _report(
     batch_size: int,
 ) -> BackboneReport:
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = TwoStreamClassifier(
-            name,
-            num_classes,
+        settings = Settings(
+            backbone=name,
+            num_classes=num_classes,
             image_size=image_size,
             patch_size=patch_size,
             backbone_kwargs=backbone_kwargs,
         )
+        model = TwoStreamNetwork(settings)
     cost = cost_of_step(model, batch_size=batch_size, num_patches=num_patches)
     parameters = list(model.parameters())
     config = model.data_config
@@ -133,13 +136,13 @@ def _report(
 
 def _stream(backbone: FeatureBackbone, macs: int) -> StreamReport:
     return StreamReport(
-        backbone.img_size, backbone.map_size, backbone.out_channels, backbone.reduction, macs
+        backbone.image_size, backbone.map_size, backbone.out_channels, backbone.reduction, macs
     )
 
 
 def _sentence(error: Exception, name: str, image_size: int, patch_size: int) -> str:
     reason = str(error).partition("\n")[0][:LONGEST_REASON]
-    if isinstance(error, ValueError) and reason.startswith("Expected `"):
+    if isinstance(error, ArgumentError):
         return reason
     return (
         f"Expected {name!r} to train at {image_size}/{patch_size} pixels, but got "

@@ -1,6 +1,6 @@
 """What a training step costs, counted on the meta device: nothing is computed or kept."""
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +9,9 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from recurrent_attention.heads import TwoStreamFeatures
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.outputs import TwoStreamFeatures
-
-if TYPE_CHECKING:
-    from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.network import TwoStreamNetwork
 
 FLOAT_COPIES = 4  # of a trained weight: itself, its gradient, and the two averages of AdamW
 _FUSED = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -35,7 +33,7 @@ class StepCost(NamedTuple):
     kept_bytes: int
 
 
-def cost_of_step(model: "TwoStreamClassifier", *, batch_size: int, num_patches: int) -> StepCost:
+def cost_of_step(model: TwoStreamNetwork, *, batch_size: int, num_patches: int) -> StepCost:
     """Count what one training step takes, by running its forward pass on meta tensors.
 
     Multiply-adds are those of convolutions and matrix products, the two of attention among them;

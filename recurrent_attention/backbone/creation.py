@@ -5,13 +5,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Self
 
 import timm
 import timm.models
 from torch import nn
 
-from recurrent_attention._errors import printable
+from recurrent_attention._errors import ArgumentError, printable
 from recurrent_attention._files import check_regular_file
 
 # What timm's factories take themselves (which weights, from where, what to do with them); all else
@@ -21,6 +21,24 @@ FACTORY_ARGUMENTS = frozenset(
     for factory in (timm.create_model, timm.models.build_model_with_cfg)
     for name in inspect.signature(factory).parameters
 )
+
+
+class SizeError(ArgumentError):
+    """A size of images that a timm model does not take.
+
+    Attributes:
+        reason: what timm says, "" if nothing.
+    """
+
+    reason: str = ""
+
+    @classmethod
+    def of(cls, name: str, size: int, reason: str, argument: str = "image_size") -> Self:
+        """Say of which model, which size, and what the caller calls that."""
+        got = f"{size}: {reason}" if reason else f"{size}."
+        error = cls(f"Expected `{argument}` to suit {name!r}, but got {got}")
+        error.reason = reason
+        return error
 
 
 def native_size(name: str) -> int | None:
@@ -41,27 +59,27 @@ def native_size(name: str) -> int | None:
     return max(config.input_size[1:]) if config else None
 
 
-def create_model(name: str, img_size: int, **kwargs: Any) -> nn.Module:
-    """Build a timm model for `img_size` if its architecture takes one, else for any size.
+def create_model(name: str, image_size: int, **kwargs: Any) -> nn.Module:
+    """Build a timm model for `image_size` if its architecture takes one, else for any size.
 
     Args:
         name: as for `FeatureBackbone`.
-        img_size: side of the images in pixels.
+        image_size: side of the images in pixels.
         **kwargs: of `timm.create_model`. A `checkpoint_path` is read for its features alone.
 
     Returns:
         The model, without its classifier as far as timm takes that out.
 
     Raises:
-        ValueError: if timm does not know the model, or `img_size` does not suit it.
+        ValueError: if timm does not know the model, or `image_size` does not suit it.
     """
     _check_name(name)
     file = kwargs.pop("checkpoint_path", None)
     if file:
         check_regular_file(file, "weights")
         kwargs["pretrained"] = False
-    with blaming_size(name, img_size):
-        model = _create(name, img_size, **kwargs)
+    with blaming_size(name, image_size):
+        model = _create(name, image_size, **kwargs)
     if file:
         _load_features(model, name, file)
     return model
@@ -78,10 +96,10 @@ def _load_features(model: nn.Module, name: str, file: str | os.PathLike[str]) ->
         )
 
 
-def _create(name: str, img_size: int, **kwargs: Any) -> nn.Module:
+def _create(name: str, image_size: int, **kwargs: Any) -> nn.Module:
     model: nn.Module
     try:
-        model = timm.create_model(name, num_classes=0, img_size=img_size, **kwargs)
+        model = timm.create_model(name, num_classes=0, img_size=image_size, **kwargs)
     except TypeError as error:  # raised by the signature, before anything is initialised
         if "img_size" not in str(error):
             raise
@@ -90,16 +108,16 @@ def _create(name: str, img_size: int, **kwargs: Any) -> nn.Module:
 
 
 @contextmanager
-def blaming_size(name: str, img_size: int, *more_errors: type[Exception]) -> Iterator[None]:
+def blaming_size(name: str, image_size: int, *more_errors: type[Exception]) -> Iterator[None]:
     """Turn timm's failures about a size into one sentence.
 
     Args:
         name: of the model.
-        img_size: that it was asked for.
+        image_size: that it was asked for.
         *more_errors: that are failures of this kind as well.
 
     Raises:
-        ValueError: where timm raised whatever it raises.
+        SizeError: where timm raised whatever it raises.
     """
     errors: tuple[type[Exception], ...] = (ArithmeticError, AssertionError, IndexError, ValueError)
     try:
@@ -107,9 +125,8 @@ def blaming_size(name: str, img_size: int, *more_errors: type[Exception]) -> Ite
     except errors + more_errors as error:
         if isinstance(error, OSError):  # a download failed; some of those are ValueErrors too
             raise
-        message = printable(str(error).partition("\n")[0])
-        reason = f"{img_size}: {message}" if message else f"{img_size}."
-        raise ValueError(f"Expected `img_size` to suit {name!r}, but got {reason}") from error
+        reason = printable(str(error).partition("\n")[0])
+        raise SizeError.of(name, image_size, reason) from error
 
 
 def _check_name(name: str) -> None:
@@ -126,4 +143,4 @@ def _check_name(name: str) -> None:
             return
     near = [repr(match) for match in get_close_matches(name, known, n=3, cutoff=cutoff)]
     hint = f"Did you mean {', '.join(near)}?" if near else "timm.list_models() names them all."
-    raise ValueError(f"Expected `name` to be a timm model, but got {name!r}. {hint}")
+    raise ArgumentError(f"Expected `name` to be a timm model, but got {name!r}. {hint}")

@@ -48,7 +48,7 @@ class FeatureBackbone(nn.Module):
         name: a timm model, with or without a tag ("vgg19", "vgg19.tv_in1k"), "hf-hub:..." or
             "local-dir:...".
         pretrained: load timm's pretrained weights.
-        img_size: side of the images, in pixels. Models with positions are built for it.
+        image_size: side of the images, in pixels. Models with positions are built for it.
         in_chans: channels of the images.
         final_pool: False leaves out a pooling layer with which the features end, as in VGG.
         **create_model_kwargs: further arguments of `timm.create_model`.
@@ -57,8 +57,8 @@ class FeatureBackbone(nn.Module):
         model: the timm model, without what does not reach the map.
         norm: the norm of the model's own head, nn.Identity if it has none.
         out_channels: c of the map.
-        map_size: (h, w) of the map for images of `img_size`.
-        fixed_size: whether images of `img_size` only are taken.
+        map_size: (h, w) of the map for images of `image_size`.
+        fixed_size: whether images of `image_size` only are taken.
         reduction: how many pixels wide a cell of the map is, rounded.
         channels_last: whether the weights lie so that convolutions run over (b h w c), which is
             faster, on CPUs up to 1.3 times; images may lie as they like.
@@ -67,10 +67,10 @@ class FeatureBackbone(nn.Module):
             its means and of its deviations, as timm resolves them.
 
     Raises:
-        ValueError: if timm does not know the model, or `img_size` does not fit it.
+        ValueError: if timm does not know the model, or `image_size` does not fit it.
 
     Example:
-        >>> backbone = FeatureBackbone("test_resnet", img_size=64)
+        >>> backbone = FeatureBackbone("test_resnet", image_size=64)
         >>> backbone(torch.randn(2, 3, 64, 64)).shape, backbone.out_channels, backbone.reduction
         (torch.Size([2, 96, 2, 2]), 96, 32)
     """
@@ -83,7 +83,7 @@ class FeatureBackbone(nn.Module):
         name: str,
         *,
         pretrained: bool = False,
-        img_size: int = 224,
+        image_size: int = 224,
         in_chans: int = 3,
         final_pool: bool = True,
         **create_model_kwargs: Any,
@@ -93,12 +93,12 @@ class FeatureBackbone(nn.Module):
             raise TypeError(
                 f"Expected `name` to be the name of a timm model, but got {type(name).__name__}."
             )
-        img_size, in_chans = side(img_size, "img_size"), whole_number(in_chans, "in_chans")
+        image_size, in_chans = side(image_size, "image_size"), whole_number(in_chans, "in_chans")
         self.name = name
-        self.img_size = img_size
+        self.image_size = image_size
         self.in_chans = in_chans
         self.model = create_model(
-            name, img_size, pretrained=pretrained, in_chans=in_chans, **create_model_kwargs
+            name, image_size, pretrained=pretrained, in_chans=in_chans, **create_model_kwargs
         )
         traits = timm.models.get_model_input_config(self.model)
         self.fixed_size: bool = traits["fixed_input_size"]
@@ -107,7 +107,7 @@ class FeatureBackbone(nn.Module):
         with torch.inference_mode(False), torch.enable_grad():
             self._adapt(final_pool)
         self.data_config: dict[str, Any] = resolve_input_data_config(
-            self.model, {"input_size": (in_chans, img_size, img_size)}
+            self.model, {"input_size": (in_chans, image_size, image_size)}
         )
         for parameter in self.parameters() if self.channels_last else ():
             if parameter.ndim == 4:  # Module.to would refuse others, such as Conv3d's
@@ -159,9 +159,9 @@ class FeatureBackbone(nn.Module):
         Everything is tried on copies without weights, so that nothing of the model but the parts
         taken out changes: no mode, no counter, no random state.
         """
-        images = blank_images(PROBE_BATCH, self.in_chans, self.img_size, self.img_size)
+        images = blank_images(PROBE_BATCH, self.in_chans, self.image_size, self.image_size)
         model: Any = on_meta(self.model)
-        with blaming_size(self.name, self.img_size, RuntimeError):
+        with blaming_size(self.name, self.image_size, RuntimeError):
             features, calls = trace(model, lambda: model.forward_features(images))
         layout = find_layout(model, features, images)
         if layout is None:
@@ -186,7 +186,7 @@ class FeatureBackbone(nn.Module):
             freeze(self, name)
         _, self.out_channels, height, width = pruned.output_shape
         self.map_size = (height, width)
-        self.reduction = round(self.img_size / height)
+        self.reduction = round(self.image_size / height)
 
     def architecture(self) -> tuple[str, dict[str, Any]]:
         """Tell how to build this model again without the folder or repository it came from.
@@ -227,7 +227,7 @@ class FeatureBackbone(nn.Module):
             features = self.model.forward_features(images)
         # Cells are rounded up: a model that accepts a size which is no multiple pads it.
         height, width = (
-            -(-side * count // self.img_size)
+            -(-side * count // self.image_size)
             for side, count in zip(images.shape[2:], self._layout.grid, strict=True)
         )
         feature_map = to_map(features, self._layout.pattern, height, width)
@@ -268,11 +268,11 @@ class FeatureBackbone(nn.Module):
                 f"Expected `{name}` to be floating point, but got {images.dtype}. Convert and "
                 f"normalise them: ({name} / 255 - mean) / std, with the numbers in `data_config`."
             )
-        if self.fixed_size and shape[2:] != (self.img_size, self.img_size):
+        if self.fixed_size and shape[2:] != (self.image_size, self.image_size):
             raise ValueError(
-                f"Expected `{name}` of {self.img_size} x {self.img_size} pixels, the size that "
+                f"Expected `{name}` of {self.image_size} x {self.image_size} pixels, the size that "
                 f"{self.name!r} was built for, but got shape {shape}. Resize them, or build the "
-                "backbone with another `img_size`."
+                "backbone with another `image_size`."
             )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from recurrent_attention._arguments import side
-from recurrent_attention.backbone.creation import native_size
+from recurrent_attention.backbone.creation import SizeError, native_size
 from recurrent_attention.backbone.feature_backbone import FeatureBackbone
 
 IMAGE_SIZE, PATCH_SIZE = 448, 224  # of the paper
@@ -20,7 +20,7 @@ def fitting_backbone(name: str, argument: str, size: int | None, **kwargs: Any) 
         **kwargs: of `FeatureBackbone`.
 
     Returns:
-        The backbone; its `img_size` is the side.
+        The backbone; its `image_size` is the side.
 
     Raises:
         ValueError: if timm does not know the model, or no size fits it.
@@ -32,11 +32,15 @@ def fitting_backbone(name: str, argument: str, size: int | None, **kwargs: Any) 
             "FeatureBackbone and RecurrentRefinedAttention are parts for modules of your own."
         )
     if size is not None:
-        return FeatureBackbone(name, img_size=side(size, argument), **kwargs)
+        size = side(size, argument)
+        try:
+            return FeatureBackbone(name, image_size=size, **kwargs)
+        except SizeError as error:
+            raise SizeError.of(name, size, error.reason, argument) from error
     refused: list[Exception] = []
     for candidate in usual_sizes(name, argument):
         try:
-            return FeatureBackbone(name, img_size=candidate, **kwargs)
+            return FeatureBackbone(name, image_size=candidate, **kwargs)
         except OSError:
             raise
         except (ValueError, RuntimeError) as error:  # timm raises whatever a size leads to

@@ -6,7 +6,7 @@ from recurrent_attention.data.boxes import (
     read_patch_file,
     write_boxes,
 )
-from recurrent_attention.data.checking import CheckReport, Problem, check
+from recurrent_attention.data.checking import CheckReport, Problem, check_pictures
 from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.decoding import BadPicture
 from recurrent_attention.data.dogs import StanfordDogs
@@ -15,7 +15,6 @@ from recurrent_attention.data.listing import pictures_under
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.data.synthetic import SyntheticBirds
 from recurrent_attention.data.two_stream import TwoStreamDataset, TwoStreamSample
-from recurrent_attention.images.reading import open_picture
 
 __all__ = [
     "CUB200",
@@ -28,9 +27,8 @@ __all__ = [
     "SyntheticBirds",
     "TwoStreamDataset",
     "TwoStreamSample",
-    "check",
+    "check_pictures",
     "find_patch_files",
-    "open_picture",
     "pictures_under",
     "read_boxes",
     "read_patch_file",

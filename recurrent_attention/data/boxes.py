@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from recurrent_attention._errors import first_line, printable
-from recurrent_attention._files import check_regular_file
+from recurrent_attention._files import check_regular_file, whole_file
 from recurrent_attention.data.conversions import boxes_from
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.images.views import check_boxes
-from recurrent_attention.whole_file import whole_file
+from recurrent_attention.ops.boxes import check_boxes
 
 _NO_ARRAY = (  # what NumPy was seen to raise on damaged files, and kin
     ValueError,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -15,15 +15,12 @@ from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.images.views import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    check_boxes,
-    clip_boxes,
     cut_view,
     reduction_for,
     resampling,
 )
-
-if TYPE_CHECKING:
-    from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.network import TwoStreamNetwork
+from recurrent_attention.ops.boxes import check_boxes, clip_boxes
 
 CROP_RATIO = (3 / 4, 4 / 3)  # aspect ratios of a random crop: torchvision's and timm's default
 MIN_VISIBLE = 0.5  # a box counts as inside a crop while half of it is; less shows another part
@@ -131,7 +128,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
     @classmethod
     def for_model(
         cls,
-        model: "TwoStreamClassifier",
+        model: TwoStreamNetwork,
         pictures: Pictures,
         boxes: Mapping[str, Any],
         *,

@@ -3,15 +3,12 @@
 import contextlib
 import os
 import warnings
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from recurrent_attention.proposal import boxes_of_map
-
-if TYPE_CHECKING:
-    from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.network import TwoStreamNetwork
 
 Kind = Literal["whole", "patches", "boxes"]
 BATCH, PATCHES = 2, 3  # of the example that is traced; other than 1, which would be a constant
@@ -33,7 +30,7 @@ class OnnxGraph(nn.Module):
         kind: as in `export_onnx`.
     """
 
-    def __init__(self, model: "TwoStreamClassifier", kind: Kind) -> None:
+    def __init__(self, model: TwoStreamNetwork, kind: Kind) -> None:
         super().__init__()
         self.model = model
         self.kind = kind
@@ -47,7 +44,7 @@ class OnnxGraph(nn.Module):
         """Answer by name: the fields of `TwoStreamOutput`, or boxes alone."""
         if self.kind == "boxes":
             feature_map = self.model.global_backbone(images)
-            return {"boxes": boxes_of_map(self.model, feature_map, images)}
+            return {"boxes": self.model.propose_on_map(feature_map, images)}
         output = self.model(images, patches)._asdict()
         return {name: tensor for name, tensor in output.items() if tensor is not None}
 

@@ -11,6 +11,7 @@ import torch
 
 import recurrent_attention
 from recurrent_attention._errors import printable
+from recurrent_attention._files import whole_file
 from recurrent_attention._modes import drop_kept, view_of
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.export.graph import (
@@ -20,7 +21,6 @@ from recurrent_attention.export.graph import (
     import_onnxruntime,
     translate,
 )
-from recurrent_attention.whole_file import whole_file
 
 KINDS = ("whole", "patches", "boxes")
 OLDEST_TORCH = (2, 8)  # 2.7.1 takes the batch that it traces for constant, 2.6 has no batch norm

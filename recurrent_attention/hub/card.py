@@ -1,12 +1,10 @@
 """The README.md that goes along with saved weights."""
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from huggingface_hub import ModelCard, PyTorchModelHubMixin
-
-if TYPE_CHECKING:
-    from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.network import TwoStreamNetwork
 
 MOST_NAMES = 200  # on a card; config.json has all of them
 TEMPLATE = """\
@@ -65,52 +63,47 @@ Attention for Fine-Grained Image Classification", CVPR Workshops 2020, [arXiv]({
 """
 
 
-def generate_model_card(
-    model: "TwoStreamClassifier", *args: Any, repo_id: str = "my-model", **kwargs: Any
-) -> ModelCard:
-    """Describe a model to those who find it.
+def variables_of(
+    network: TwoStreamNetwork, config: Mapping[str, Any], repo_id: str
+) -> dict[str, Any]:
+    """Return what `TEMPLATE` says of a model.
 
     Args:
-        model: what to describe.
-        *args: as in `huggingface_hub.ModelHubMixin`, which takes none.
+        network: what to describe.
+        config: its arguments, as they are saved.
         repo_id: the folder or repository to load it from.
-        **kwargs: further variables of `TEMPLATE`, such as `notes`.
-
-    Returns:
-        The card.
     """
-    names = model.class_names or tuple(map(str, range(model.num_classes)))
+    names = network.class_names or tuple(map(str, range(network.num_classes)))
     # As JSON, one a line, no name can end the block or put a tag into it.
     classes = [json.dumps(name, ensure_ascii=False) for name in names[:MOST_NAMES]]
     if len(names) > MOST_NAMES:
         classes.append(f"and {len(names) - MOST_NAMES} more, which config.json names")
-    variables = {
+    return {
         "title": repo_id.rpartition("/")[2].translate({ord(c): " " for c in "\n\r<>[]`|"}),
         "source": json.dumps(repo_id),
-        "num_classes": model.num_classes,
-        "facts": _facts(model),
+        "num_classes": network.num_classes,
+        "facts": _facts(network, config),
         "classes": "\n".join(classes),
     }
-    return PyTorchModelHubMixin.generate_model_card(model, *args, **(variables | kwargs))
 
 
-def _facts(model: "TwoStreamClassifier") -> list[tuple[str, str]]:
-    config, look = model.config, model.data_config
-    size, patch_size = model.image_size, model.patch_size
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+def _facts(network: TwoStreamNetwork, config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    look = network.data_config
+    size, patch_size = network.image_size, network.patch_size
+    parameters = sum(parameter.numel() for parameter in network.parameters())
     mean, std = (", ".join(f"{v:.4g}" for v in look[name]) for name in ("mean", "std"))
     backbones = [f"`{config['backbone']}`", f"`{config['local_backbone'] or config['backbone']}`"]
     looks = (
         f"{config['num_steps']} looks at each"
-        if model.patch_weighting == "equal"
-        else (f"weighted by a {model.patch_weighting} attention")
+        if network.patch_weighting == "equal"
+        else (f"weighted by a {network.patch_weighting} attention")
     )
     return [
         ("Backbones (timm)", f"{backbones[0]} for the picture, {backbones[1]} for its parts"),
         ("Parameters", f"{parameters:,}"),
-        ("Picture", f"{size} x {size} pixels, {model.global_backbone.in_chans} channels"),
-        ("Parts", f"{model.num_patches} of {patch_size} x {patch_size} pixels, {looks}"),
+        ("Picture", f"{size} x {size} pixels, {network.global_backbone.in_chans} channels"),
+        ("Parts", f"{network.num_patches} of {patch_size} x {patch_size} pixels, {looks}"),
         ("Mean, standard deviation", f"({mean}), ({std}) of values in [0, 1]"),
         ("Interpolation", str(look["interpolation"])),
-        ("Logits", f"global + {model.fusion_weight:g} * local"),
+        ("Logits", f"global + {network.fusion_weight:g} * local"),
     ]

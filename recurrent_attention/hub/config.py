@@ -5,10 +5,12 @@ import math
 import re
 import reprlib
 from collections.abc import Callable, Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from recurrent_attention._errors import printable
+from recurrent_attention._settings import BACKBONE_KWARGS, CHOICES, Settings
 from recurrent_attention.backbone import FACTORY_ARGUMENTS
 from recurrent_attention.images.views import resampling
 
@@ -26,14 +28,9 @@ MOST = {  # far beyond what anyone trains, and still built and refused in second
 }
 MOST_IN_KWARGS = 2**16  # of any number in the arguments of a backbone
 _NUMBERS = {"fusion_weight": (-1e6, 1e6), "drop_rate": (0.0, 1.0)}
-_CHOICES = {
-    "patch_weighting": ("equal", "linear", "recurrent"),
-    "global_head": ("linear", "conv"),
-}
 _BACKBONES = ("backbone", "local_backbone")
-_KWARGS = ("backbone_kwargs", "local_backbone_kwargs")
-_KEYS = (*_BACKBONES, *_KWARGS, *MOST, *_NUMBERS, *_CHOICES, "class_names")
-_MAY_BE_NULL = ("local_backbone", *_KWARGS, "class_names")
+_KEYS = tuple(field.name for field in fields(Settings))
+_MAY_BE_NULL = ("local_backbone", *BACKBONE_KWARGS, "class_names")
 _MAY_BE_MISSING = ("local_backbone_kwargs",)  # came later than the format
 # "pruned" makes timm look for a file. The others would take a model off the meta device, on which
 # a stranger's is built before anything else is known of it, or make its numbers wider.
@@ -74,7 +71,7 @@ def read_config(path: Path, given: Collection[str] = ()) -> dict[str, Any]:
     for name in _KEYS:
         if name in given:
             value = config.pop(name, None)
-            if name in _KWARGS and isinstance(value, dict) and _LOOK in value:
+            if name in BACKBONE_KWARGS and isinstance(value, dict) and _LOOK in value:
                 config[name] = {_LOOK: value[_LOOK]}
         if name in config:
             _check(config[name], name, path)
@@ -128,14 +125,14 @@ def _check(value: Any, name: str, path: Path) -> None:
         refuse(f"be a whole number in [1, {MOST[name]}]", hint)
     if name in _NUMBERS and not _is_number(value, *_NUMBERS[name]):
         refuse("be a number in [{:g}, {:g}]".format(*_NUMBERS[name]))
-    if name in _CHOICES and value not in _CHOICES[name]:
-        refuse(f"be one of {', '.join(_CHOICES[name])}")
+    if name in CHOICES and value not in CHOICES[name]:
+        refuse(f"be one of {', '.join(CHOICES[name])}")
     if name in _BACKBONES:
         if not isinstance(value, str):
             refuse("be a text")
         if not re.fullmatch(r"[\w.-]{1,128}", value, re.ASCII):  # "hf-hub:..." would be fetched
             refuse("be the plain name of a timm model", f" Pass {name}=... if you trust it.")
-    if name in _KWARGS:
+    if name in BACKBONE_KWARGS:
         _check_kwargs(value, name, path)
     if name == "class_names" and not (isinstance(value, list) and all(map(_is_name, value))):
         refuse("be a list of texts without control characters", " Pass class_names=[...].")

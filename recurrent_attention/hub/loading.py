@@ -1,15 +1,12 @@
 """A model out of a folder, a repository or a checkpoint, none of which is trusted."""
 
-import inspect
 import os
 import warnings
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
-import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -20,117 +17,14 @@ from huggingface_hub.errors import (
 
 from recurrent_attention._errors import printable
 from recurrent_attention._files import check_regular_file, kind_of
-from recurrent_attention.hub.config import CONFIG_NAME, read_config
-from recurrent_attention.hub.skeleton import build_skeleton, fill, new_classifiers
-from recurrent_attention.hub.weights import (
-    CLASSIFIERS,
-    WEIGHTS_NAME,
-    fitting_weights,
-    read_weights,
-)
-
-if TYPE_CHECKING:
-    from recurrent_attention.classifier import TwoStreamClassifier
-
-Model = TypeVar("Model", bound="TwoStreamClassifier")
-
-
-def from_pretrained(
-    cls: type[Model],
-    pretrained_model_name_or_path: str | os.PathLike[str],
-    *,
-    force_download: bool = False,
-    token: str | bool | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    local_files_only: bool = False,
-    revision: str | None = None,
-    map_location: str | torch.device = "cpu",
-    strict: bool = True,
-    **overrides: Any,
-) -> Model:
-    """Load a model that `save_pretrained` or `push_to_hub` wrote; in eval mode.
-
-    The folder may be a stranger's: nothing in it is run, no other file is read, no host but the Hub
-    is asked (and that only for a repository), and nothing huge is built. ImageNet weights are never
-    loaded. The random state stays as it is, unless classifiers are new: those are drawn from it.
-
-    Args:
-        cls: the class.
-        pretrained_model_name_or_path: a folder with config.json and model.safetensors, or the name
-            of a repository on the Hub.
-        force_download: download again what is in the cache.
-        token: for the Hub; True takes the one that is logged in.
-        cache_dir: where downloads are kept.
-        local_files_only: take a repository from the cache only.
-        revision: a branch, tag or commit of the repository.
-        map_location: the device.
-        strict: refuse a file with missing or additional weights. With False the missing ones are
-            initialised as in a new model.
-        **overrides: arguments of the class that replace the saved ones. With another number of
-            classes (`num_classes`, `class_names`) both classifiers, and nothing else, are
-            initialised as in a new model, with a warning. `backbone_kwargs` keeps the saved
-            mean, std and interpolation unless it has a `pretrained_cfg_overlay`.
-
-    Returns:
-        The model.
-
-    Raises:
-        FileNotFoundError: if there is no such folder or repository, or one of the files is missing.
-        ValueError: if one of the files is damaged, hostile, or does not fit the other or the
-            overrides.
-        TypeError: if an override is no argument of the class.
-        OSError: of huggingface_hub, if a download fails.
-
-    Example:
-        >>> import tempfile
-        >>> from recurrent_attention import TwoStreamClassifier
-        >>> model = TwoStreamClassifier("test_resnet", 5, image_size=64, patch_size=32)
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = model.save_pretrained(folder)
-        ...     TwoStreamClassifier.from_pretrained(folder, num_patches=4).num_classes
-        5
-    """
-    arguments = inspect.signature(cls).parameters
-    any_name = any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
-    for name in overrides:
-        if name not in arguments and not any_name:  # a subclass may hand on what it gets
-            raise TypeError(f"Expected an argument of {cls.__name__}, but got `{name}`.")
-    if overrides.pop("pretrained", False):
-        raise ValueError("Expected `pretrained` to be False: all weights come from the folder.")
-    device = torch.device(map_location)
-    find = partial(
-        _find,
-        pretrained_model_name_or_path,
-        force_download=force_download,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        revision=revision,
-    )
-    config_path, weights_path = find(CONFIG_NAME), find(WEIGHTS_NAME)
-    if overrides.get("class_names") is not None:
-        overrides.setdefault("num_classes", len(overrides["class_names"]))
-    settings = _merged(read_config(config_path, overrides), overrides)
-    weights = read_weights(weights_path)
-    with torch.inference_mode(False), torch.no_grad():
-        skeleton = build_skeleton(cls, settings, weights, config_path)
-        fitting, other_classes = fitting_weights(
-            weights,
-            skeleton.state_dict(),
-            weights_path,
-            strict=strict,
-            other_classes="num_classes" in overrides,
-        )
-        if other_classes:
-            fitting |= new_classifiers(skeleton)
-        model = fill(skeleton, fitting, cls, settings, config_path).to(device).eval()
-    if other_classes:
-        warnings.warn(_news(model, other_classes, weights_path), stacklevel=2)
-    return model
+from recurrent_attention._settings import BACKBONE_KWARGS
+from recurrent_attention.hub.skeleton import new_classifiers
+from recurrent_attention.hub.weights import fitting_weights, read_weights
+from recurrent_attention.network import TwoStreamNetwork
 
 
 def load_checkpoint(
-    model: "TwoStreamClassifier", path: str | os.PathLike[str], *, use_ema: bool = True
+    model: TwoStreamNetwork, path: str | os.PathLike[str], *, use_ema: bool = True
 ) -> None:
     """Load weights of this model, or of the authors' network, from one file, as timm does.
 
@@ -156,14 +50,14 @@ def load_checkpoint(
         TypeError: if `model` is not a `TwoStreamClassifier`.
 
     Example:
-        >>> import tempfile
+        >>> import tempfile, torch
         >>> from recurrent_attention import TwoStreamClassifier
         >>> model = TwoStreamClassifier("test_resnet", 5, image_size=64, patch_size=32)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     torch.save({"state_dict": model.state_dict()}, f"{folder}/last.pth")
         ...     load_checkpoint(model, f"{folder}/last.pth")
     """
-    if not isinstance(model, PyTorchModelHubMixin) or not hasattr(model, CLASSIFIERS[0]):
+    if not isinstance(model, TwoStreamNetwork):
         raise TypeError(
             f"Expected `model` to be a TwoStreamClassifier, but got {type(model).__name__}. "
             "Pass what it wraps: model.module, model._orig_mod."
@@ -175,10 +69,10 @@ def load_checkpoint(
         fitting |= new_classifiers(model)
     model.load_state_dict(fitting)
     if other_classes:
-        warnings.warn(_news(model, other_classes, path), stacklevel=2)
+        warnings.warn(news_of_classifiers(model, other_classes, path), stacklevel=2)
 
 
-def _find(source: str | os.PathLike[str], name: str, **download: Any) -> Path:
+def find_file(source: str | os.PathLike[str], name: str, **download: Any) -> Path:
     """Find a file in a folder, or get it from a repository of that name."""
     if source and Path(source).is_dir():
         path = Path(source, name)
@@ -215,10 +109,10 @@ def _find(source: str | os.PathLike[str], name: str, **download: Any) -> Path:
     ) from cause
 
 
-def _merged(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def merged_settings(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Put the caller's arguments over those of the file."""
     settings = config | dict(overrides)
-    for name in ("backbone_kwargs", "local_backbone_kwargs"):
+    for name in BACKBONE_KWARGS:
         if name in overrides and name in config:
             settings[name] = config[name] | (overrides[name] or {})
     names = settings.get("class_names")
@@ -227,7 +121,8 @@ def _merged(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, A
     return settings
 
 
-def _news(model: "TwoStreamClassifier", classes: int, path: Path) -> str:
+def news_of_classifiers(model: TwoStreamNetwork, classes: int, path: Path) -> str:
+    """Return the sentence that warns of new classifiers."""
     return (
         f"The classifiers of both streams are new: {model.num_classes} classes instead of the "
         f"{classes} in {printable(path)}. Train them before you predict."

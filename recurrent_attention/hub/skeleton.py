@@ -4,21 +4,19 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from recurrent_attention._errors import printable
+from recurrent_attention._errors import ArgumentError, first_line, printable
 from recurrent_attention.backbone.probe import tensors_in
 from recurrent_attention.heads import classifier
 from recurrent_attention.hub.weights import CLASSIFIERS
+from recurrent_attention.network import TwoStreamNetwork
 
-if TYPE_CHECKING:
-    from recurrent_attention.classifier import TwoStreamClassifier
-
-Model = TypeVar("Model", bound="TwoStreamClassifier")
+Model = TypeVar("Model", bound=TwoStreamNetwork)
 # What a model may have beside what a file holds of it: VGG's classifiers, twice 119 million numbers
 # that are taken out again, are the most in timm.
 MORE_NUMBERS = 500_000_000
@@ -94,7 +92,7 @@ def fill(
     return model
 
 
-def new_classifiers(model: "TwoStreamClassifier") -> dict[str, Tensor]:
+def new_classifiers(model: TwoStreamNetwork) -> dict[str, Tensor]:
     """Initialise both classifiers as those of a new model, from the random state.
 
     Args:
@@ -116,15 +114,14 @@ def _build(cls: type[Model], settings: Mapping[str, Any], path: Path) -> Model:
     try:
         return cls(**settings)
     except Exception as error:  # timm raises whatever strange arguments lead to
-        reason = str(error).partition("\n")[0].rstrip(".")[:300] or type(error).__name__
-        if isinstance(error, ValueError) and reason.startswith("Expected `"):
+        if isinstance(error, ArgumentError):
             raise
         names = (settings.get("backbone"), settings.get("local_backbone"))
         if isinstance(error, OSError) and any(":" in name for name in names if name):
             raise  # the caller's own backbone could not be had; a file's have plain names
         raise ValueError(
             f"Expected {printable(path)} to describe a model that can be built, but got: "
-            f"{printable(reason)}."
+            f"{first_line(error)}."
         ) from error
 
 

@@ -30,7 +30,8 @@ def levels_of(picture: Image.Image) -> tuple[float, float]:
         if 0 < largest < _DARK_16:
             warnings.warn(
                 f"A picture of 16 bits has no level above {largest} of {_WHITE_16} and declares no "
-                f"smaller range, so it is read almost black. {_LOADER} `check` lists such files.",
+                f"smaller range, so it is read almost black. {_LOADER} `check_pictures` lists "
+                f"such files.",
                 RangeWarning,
                 stacklevel=2,
             )

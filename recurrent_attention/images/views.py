@@ -14,7 +14,6 @@ from recurrent_attention.images.reading import Mode
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-EDGE_TOLERANCE = 1.0  # pixels that a box may stand out of its picture by rounding; then it is cut
 # As in Pillow's `thumbnail`. Views differ on average by 1 (half) to 2 (an eighth) of 255 levels
 # from those of a whole decoding, and a classifier answers as well (docs/speed.md).
 REDUCING_GAP = 2.0
@@ -177,54 +176,3 @@ def reduction_for(sides: Sequence[float], size: int) -> int:
     """
     gap = min(sides) / size / REDUCING_GAP
     return next((reduction for reduction in (8, 4, 2) if reduction <= gap), 1)
-
-
-def check_boxes(boxes: Tensor, size: tuple[int, int], name: str) -> None:
-    """Refuse boxes that are empty or stand outside their picture.
-
-    Args:
-        boxes: (n 4) xyxy in pixels of the picture.
-        size: (width, height) of the picture.
-        name: of the picture, for the message.
-
-    Raises:
-        ValueError: naming the first such box.
-    """
-    if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
-        raise ValueError(
-            f"Expected the boxes of {name} to have shape (n, 4) with at least one box, but got "
-            f"{tuple(boxes.shape)}."
-        )
-    x0, y0, x1, y1 = boxes.unbind(1)
-    width, height = size
-    slack = EDGE_TOLERANCE
-    inside = (x0 >= -slack) & (y0 >= -slack) & (x1 <= width + slack) & (y1 <= height + slack)
-    good = inside & (x1 > x0) & (y1 > y0)  # a NaN compares false, so it is refused as well
-    if not bool(good.all()):
-        first = int((~good).nonzero()[0])
-        raise ValueError(
-            f"Expected box {first} of {name} to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 "
-            f"inside its {width} x {height} picture, but got {tuple(boxes[first].tolist())}."
-        )
-
-
-def clip_boxes(boxes: Tensor, region: Tensor) -> Tensor:
-    """Intersect boxes with a region.
-
-    Args:
-        boxes: (n 4) xyxy in pixels.
-        region: (4) xyxy in the same pixels.
-
-    Returns:
-        (n 4); what lies outside gets no area.
-    """
-    x0, y0, x1, y1 = region
-    return torch.stack(
-        [
-            boxes[:, 0].clamp(x0, x1),
-            boxes[:, 1].clamp(y0, y1),
-            boxes[:, 2].clamp(x0, x1),
-            boxes[:, 3].clamp(y0, y1),
-        ],
-        dim=1,
-    )

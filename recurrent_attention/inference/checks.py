@@ -14,20 +14,20 @@ from torch import Tensor
 PICTURE_CHANNELS = (1, 3, 4)  # of gray, RGB and RGBA, as which any picture can be opened
 
 
-def is_one(image: Any) -> bool:
+def is_one(images: Any) -> bool:
     """Return whether it is one picture rather than several.
 
     Args:
-        image: as in `prediction.predict`.
+        images: as in `predict`.
 
     Returns:
         False for a list, an iterator or another iterable, and for a tensor (b c h w) or an array
         (b h w c).
     """
-    if isinstance(image, Tensor | np.ndarray):
-        return image.ndim != 4
-    single = isinstance(image, str | bytes | bytearray | os.PathLike | Image.Image | Set | Mapping)
-    return single or hasattr(image, "read") or not isinstance(image, Iterable)
+    if isinstance(images, Tensor | np.ndarray):
+        return images.ndim != 4
+    single = isinstance(images, str | bytes | bytearray | os.PathLike | Image.Image | Set | Mapping)
+    return single or hasattr(images, "read") or not isinstance(images, Iterable)
 
 
 def is_normalised(image: Any) -> bool:
@@ -39,8 +39,8 @@ def check_picture(picture: Any, place: str, *, in_chans: int) -> None:
     """Refuse what is no picture, as far as that can be told without reading it.
 
     Args:
-        picture: one of what `prediction.predict` takes.
-        place: behind the name `image`, for the message: "" for a single picture, else "[2]".
+        picture: one of what `predict` takes.
+        place: behind the name `images`, for the message: "" for a single picture, else "[2]".
         in_chans: channels that the model takes.
 
     Raises:
@@ -48,7 +48,7 @@ def check_picture(picture: Any, place: str, *, in_chans: int) -> None:
             model takes channels that no file is read with.
         TypeError: if the type, or the dtype of a tensor or an array, is none of those.
     """
-    name = f"`image{place}`"
+    name = f"`images{place}`"
     if isinstance(picture, Tensor):
         _check_tensor(picture, name, in_chans, alone=not place)
     elif isinstance(picture, np.ndarray):
@@ -72,48 +72,61 @@ def check_picture(picture: Any, place: str, *, in_chans: int) -> None:
         )
 
 
-def patches_by_picture(patches: Any, places: Sequence[str]) -> list[Tensor | None]:
-    """Give each picture its own boxes or patches.
+def given_by_picture(boxes: Any, patches: Any, places: Sequence[str]) -> list[Tensor | None]:
+    """Return the boxes or the patches that the caller gave for each picture.
 
     Args:
-        patches: as in `prediction.predict`.
+        boxes: as in `predict`.
+        patches: as in `predict`.
         places: of the pictures, as in `check_picture`.
 
     Returns:
-        For each picture boxes (p 4), patches (p 3 h w), or None where `patches` is.
+        For each picture boxes (p 4), patches (p 3 h w), or None where neither is given.
 
     Raises:
-        ValueError: if there are more or fewer entries than pictures, or one has another shape or
-            holds NaN or infinity.
+        ValueError: if both are given, there are more or fewer entries than pictures, or one has
+            another shape or holds NaN or infinity.
         TypeError: if an entry is not made of numbers.
     """
-    if patches is None:
-        return [None] * len(places)
-    entries = [patches] if list(places) == [""] else patches
+    if boxes is not None and patches is not None:
+        raise ValueError(
+            "Expected `patches` or `boxes` of pictures, but got both. Boxes are cut out of the "
+            "pictures; leave out `patches`."
+        )
+    if boxes is not None:
+        return _by_picture(boxes, "boxes", "(p, 4)", places)
+    if patches is not None:
+        return _by_picture(patches, "patches", "(p, 3, h, w)", places)
+    return [None] * len(places)
+
+
+def _by_picture(given: Any, name: str, shape: str, places: Sequence[str]) -> list[Tensor | None]:
+    entries = [given] if list(places) == [""] else given
     if isinstance(entries, Tensor | np.ndarray) and entries.ndim > 0:
         entries = list(entries)
     if not isinstance(entries, Sequence) or len(entries) != len(places):
         got = len(entries) if isinstance(entries, Sequence) else type(entries).__name__
         raise ValueError(
-            f"Expected `patches` to hold an entry for each of the {len(places)} pictures, but got "
+            f"Expected `{name}` to hold an entry for each of the {len(places)} pictures, but got "
             f"{got}."
         )
     found: list[Tensor | None] = []
     for entry, place in zip(entries, places, strict=True):
-        name = f"`patches{place}`"
         try:
             tensor = torch.as_tensor(entry)
         except (TypeError, ValueError, RuntimeError):  # words, ragged lists, lists of tensors
             raise TypeError(
-                f"Expected {name} to be a tensor of boxes (p, 4) or of patches (p, 3, h, w), but "
-                f"got {type(entry).__name__}."
+                f"Expected `{name}{place}` to be a tensor of {name} {shape}, but got "
+                f"{type(entry).__name__}."
             ) from None
-        if tensor.ndim not in (2, 4) or len(tensor) == 0:
+        if tensor.ndim != shape.count(",") + 1 or len(tensor) == 0:
+            other = {"boxes": "patches", "patches": "boxes"}[name]
+            hint = f" Pass {other} as `{other}`." if tensor.ndim in (2, 4) and len(tensor) else ""
             raise ValueError(
-                f"Expected {name} to have shape (p, 4) for boxes or (p, 3, h, w) for patches, with "
-                f"p of at least 1, but got {tuple(tensor.shape)}."
+                f"Expected `{name}{place}` to have shape {shape}, with p of at least 1, but got "
+                f"{tuple(tensor.shape)}.{hint}"
             )
-        check_finite(tensor, name)
+        check_finite(tensor, f"`{name}{place}`")
         found.append(tensor)
     return found
 
@@ -177,22 +190,3 @@ def _hint(picture: Any) -> str:
     if isinstance(picture, Iterable):
         return " Make it a flat list."
     return ""
-
-
-def check_patches(images: Tensor, patches: Tensor) -> None:
-    """Refuse patches that are not (b p c h w) with p at least 1 and the b of `images`."""
-    if patches.ndim != 5:
-        raise ValueError(
-            "Expected `patches` to have shape (b, 3, h, w) or (b, p, 3, h, w), but got "
-            f"{tuple(patches.shape)}."
-        )
-    if patches.shape[0] != images.shape[0]:
-        raise ValueError(
-            "Expected `patches` to hold patches of as many images as `images`, but got batches "
-            f"of {patches.shape[0]} and {images.shape[0]}."
-        )
-    if patches.shape[1] == 0:
-        raise ValueError(
-            "Expected `patches` to hold at least one patch per image, but got shape "
-            f"{tuple(patches.shape)}."
-        )

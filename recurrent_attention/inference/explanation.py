@@ -1,16 +1,23 @@
-"""What an explanation holds, and how it becomes a picture."""
+"""What an explanation holds, how images are explained, and how it becomes a figure."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import torch
 from torch import Tensor
+
+from recurrent_attention._modes import eval_view
+from recurrent_attention.inference.checks import is_one
+from recurrent_attention.inference.gradients import StreamMaps, explain_views
+from recurrent_attention.inference.inputs import Picture, StreamInputs, stream_inputs
+from recurrent_attention.inference.target_class import Target, class_indices
+from recurrent_attention.network import TwoStreamNetwork
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Explanation:
+class Explanation(StreamMaps):
     """What both streams of a `TwoStreamClassifier` saw that speaks for one class an image.
 
     The unit of a map's cell is logits: before its negative cells were cut to 0, a map sums to the
@@ -39,24 +46,6 @@ class Explanation:
         mean: per channel, with which the images were normalised.
         std: per channel.
     """
-
-    step_maps: Tensor
-    global_map: Tensor
-    step_weights: Tensor
-    patch_weights: Tensor | None
-    step_logits: Tensor
-    logits: Tensor
-    global_logits: Tensor
-    local_logits: Tensor
-    target: Tensor
-    images: Tensor
-    patches: Tensor
-    boxes: Tensor | None
-    pictures: tuple[Image.Image | None, ...]
-    cell_offsets: Callable[[], tuple[float, float]]
-    class_names: tuple[str, ...] | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
     def __repr__(self) -> str:
         shape = " ".join(map(str, self.step_maps.shape))
@@ -119,3 +108,70 @@ class Explanation:
         from recurrent_attention.inference.sheet import save_figure
 
         save_figure(self.figure(index, image), Path(path), dpi)
+
+
+def explain(
+    model: TwoStreamNetwork,
+    images: Picture | Iterable[Picture],
+    *,
+    boxes: Any = None,
+    patches: Any = None,
+    target: Target = None,
+) -> Explanation:
+    """Explain images; `TwoStreamClassifier.explain` says what it takes and returns."""
+    if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
+        return _with_figure(explain_views(model, images, patches, boxes=boxes, target=target))
+    if not is_one(images):
+        images = list(images)  # type: ignore[arg-type]
+    if isinstance(images, list) and not images:
+        raise ValueError("Expected `images` to hold at least one picture, but got none.")
+    count = len(images) if isinstance(images, list) else 1
+    wanted = class_indices(target, count, model.num_classes, model.class_names)
+    parts: list[StreamMaps] = []
+    with eval_view(model) as model, torch.inference_mode(False), torch.no_grad():
+        done = 0
+        for inputs in stream_inputs(model, images, boxes, patches):
+            some = slice(done, done + len(inputs.images))
+            parts.append(_explain_some(model, inputs, None if wanted is None else wanted[some]))
+            done = some.stop
+    return _with_figure(_joined(parts))
+
+
+def _explain_some(
+    model: TwoStreamNetwork, inputs: StreamInputs, target: Tensor | None
+) -> StreamMaps:
+    """Explain pictures of one form, and say where their patches lie in the images."""
+    height, width = inputs.images.shape[2:]
+    boxes = []
+    for place, picture in zip(inputs.boxes, inputs.pictures, strict=True):
+        if place is not None:
+            wide, high = (width, height) if picture is None else picture.size
+            boxes.append(place * torch.tensor([width / wide, height / high] * 2))
+    found = explain_views(
+        model,
+        inputs.images,
+        inputs.patches,
+        boxes=torch.stack(boxes).to(inputs.images) if boxes else None,
+        target=target,
+    )
+    return replace(found, pictures=tuple(inputs.pictures))
+
+
+def _joined(parts: list[StreamMaps]) -> StreamMaps:
+    """Put explanations together, one after the other."""
+    first = parts[0]
+    shapes = {(part.images.shape[1:], part.patches.shape[1:]) for part in parts}
+    if len(shapes) > 1 or len({part.boxes is None for part in parts}) > 1:
+        raise ValueError(
+            "Expected pictures of one explanation to have equally many patches of one size, and "
+            "all of them boxes or none, but they differ. Explain them one by one."
+        )
+    joined: dict[str, Any] = {"pictures": sum((part.pictures for part in parts), ())}
+    for field in fields(StreamMaps):
+        if isinstance(getattr(first, field.name), Tensor):
+            joined[field.name] = torch.cat([getattr(part, field.name) for part in parts])
+    return replace(first, **joined)
+
+
+def _with_figure(found: StreamMaps) -> Explanation:
+    return Explanation(**{field.name: getattr(found, field.name) for field in fields(StreamMaps)})

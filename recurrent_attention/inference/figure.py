@@ -1,6 +1,6 @@
 """The picture of an explanation: one strip that is understood at a glance; needs matplotlib."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from recurrent_attention.images.reading import open_picture
+from recurrent_attention.inference.gradients import StreamMaps
 from recurrent_attention.inference.sheet import (
     HEADLINE_PER_INCH,
     HUGE,
@@ -22,9 +23,6 @@ from recurrent_attention.inference.sheet import (
     readable,
     wrapped,
 )
-
-if TYPE_CHECKING:
-    from recurrent_attention.inference.explanation import Explanation
 
 MAX_PATCHES = len(PATCH_COLORS)  # rows; with more the strip would not fit on a page
 # More steps go on in the next line. Six keep the letters of one patch legible on a printed page;
@@ -43,7 +41,7 @@ MIN_SLOT = 1.45  # for a tall picture: what is written above and below it is wid
 class _Strip:
     """One image's explanation, on the CPU, and where its parts go."""
 
-    def __init__(self, found: "Explanation", index: int, image: Any) -> None:
+    def __init__(self, found: StreamMaps, index: int, image: Any) -> None:
         def own(tensor: Tensor) -> Tensor:
             return tensor[index].detach().float().cpu()
 
@@ -234,7 +232,7 @@ class _Strip:
         return rearrange(pixels, "c h w -> h w c").numpy()
 
 
-def draw_explanation(explanation: "Explanation", index: int, image: Any = None) -> Figure:
+def draw_explanation(explanation: StreamMaps, index: int, image: Any = None) -> Figure:
     """Draw one image's explanation; see `Explanation.figure`.
 
     Args:

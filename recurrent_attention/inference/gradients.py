@@ -1,30 +1,80 @@
 """Where both streams look for a class: Grad-CAM of every step, at the price of one pass."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from einops import einsum, rearrange, reduce, repeat
+from PIL import Image
 from torch import Tensor, nn
 
 from recurrent_attention._modes import eval_view
-from recurrent_attention.inference.explanation import Explanation
+from recurrent_attention.heads import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.inference.target_class import Target, class_indices
-from recurrent_attention.ops.proposal import crop_patches
-from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
+from recurrent_attention.network import TwoStreamNetwork
+from recurrent_attention.ops import crop_patches
 
-if TYPE_CHECKING:
-    from recurrent_attention.classifier import TwoStreamClassifier
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class StreamMaps:
+    """What both streams saw that speaks for one class an image; see `Explanation`.
+
+    The unit of a map's cell is logits: before its negative cells were cut to 0, a map sums to the
+    gradient of the logit times the pooled features. Nothing is scaled, so steps, patches and images
+    can be compared, each stream with itself.
+
+    Attributes:
+        step_maps: (b p t h w) at least 0; what speaks for the target in each look at each patch.
+        global_map: (b h w) at least 0; what speaks for it in the whole image.
+        step_weights: (b p t) the temporal attention; sums to 1 over t.
+        patch_weights: (b p) the learned attention over the patches, or None where they count alike.
+        step_logits: (b p t k) what each step would answer by itself.
+        logits: (b k) of both streams.
+        global_logits: (b k) of the whole image.
+        local_logits: (b k) of the patches.
+        target: (b) the class explained, an index in [0, k).
+        images: (b 3 h w) as given.
+        patches: (b p 3 h w) as given.
+        boxes: (b p 4) where the patches lie, xyxy in pixels of `images`, or None.
+        pictures: b upright pictures that the images were made of, or None for each that was a
+            tensor.
+        cell_offsets: called, it tells how far off the middle of their tiles the cells of the global
+            and of the step maps look, in tiles (`measure_cell_offset`). A figure asks; it takes a
+            pass of each backbone, once a model.
+        class_names: k names, or None.
+        mean: per channel, with which the images were normalised.
+        std: per channel.
+    """
+
+    step_maps: Tensor
+    global_map: Tensor
+    step_weights: Tensor
+    patch_weights: Tensor | None
+    step_logits: Tensor
+    logits: Tensor
+    global_logits: Tensor
+    local_logits: Tensor
+    target: Tensor
+    images: Tensor
+    patches: Tensor
+    boxes: Tensor | None
+    pictures: tuple[Image.Image | None, ...]
+    cell_offsets: Callable[[], tuple[float, float]]
+    class_names: tuple[str, ...] | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def explain_views(
-    model: "TwoStreamClassifier",
+    model: TwoStreamNetwork,
     images: Tensor,
     patches: Tensor | None = None,
     *,
     boxes: Tensor | None = None,
     target: Target = None,
-) -> Explanation:
+) -> StreamMaps:
     r"""Show what in images and patches speaks for a class, step by step.
 
     Grad-CAM: with A the feature map of a stream (c h w) and y the target's logit,
@@ -52,7 +102,7 @@ def explain_views(
             them; None for the class that both streams together answer.
 
     Returns:
-        `Explanation`, on the device of the images, without autograd history.
+        `StreamMaps`, on the device of the images, without autograd history.
 
     Raises:
         ValueError: if a shape does not fit, or there is no such class.
@@ -103,7 +153,7 @@ def explain_views(
             step_seen = einsum(alpha, local_maps, "t b p c, b p c h w -> b p t h w")
             config = model.data_config
             weights = output.patch_weights
-            return Explanation(
+            return StreamMaps(
                 step_maps=step_seen.relu(),
                 global_map=seen.relu(),
                 step_weights=output.step_weights.detach(),
@@ -124,7 +174,7 @@ def explain_views(
             )
 
 
-def _cell_offsets(model: "TwoStreamClassifier") -> tuple[float, float]:
+def _cell_offsets(model: TwoStreamNetwork) -> tuple[float, float]:
     return model.cell_offset, model.local_cell_offset
 
 
@@ -160,7 +210,7 @@ class _Heads(nn.Module):
         return output
 
 
-def _classify(model: "TwoStreamClassifier", features: TwoStreamFeatures) -> TwoStreamOutput:
+def _classify(model: TwoStreamNetwork, features: TwoStreamFeatures) -> TwoStreamOutput:
     """Run the heads; weights made under `inference_mode`, which autograd refuses, are copied."""
     copies = {
         f"model.{child_name}.{name}": parameter.clone()

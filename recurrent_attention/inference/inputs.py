@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,18 +13,17 @@ from torch import Tensor
 
 from recurrent_attention._errors import printable
 from recurrent_attention.images.reading import open_picture
-from recurrent_attention.images.views import check_boxes, clip_boxes, cut_view, mode_of, pixels_of
+from recurrent_attention.images.views import cut_view, mode_of, pixels_of
 from recurrent_attention.inference.checks import (
     PICTURE_CHANNELS,
     check_picture,
+    given_by_picture,
     is_normalised,
     is_one,
-    patches_by_picture,
 )
-from recurrent_attention.ops.proposal import crop_patches
-
-if TYPE_CHECKING:
-    from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.network import TwoStreamNetwork
+from recurrent_attention.ops import crop_patches
+from recurrent_attention.ops.boxes import check_boxes, clip_boxes
 
 Picture = str | os.PathLike[str] | IO[bytes] | Image.Image | NDArray[np.uint8] | Tensor
 # MobileNetV2 at 448, ten patches, a thread: 317 ms a picture, two at once 484, eight at once 847.
@@ -79,15 +78,19 @@ class _Item(NamedTuple):
 
 
 def stream_inputs(
-    model: "TwoStreamClassifier", image: Picture | Iterable[Picture], patches: Any = None
+    model: TwoStreamNetwork,
+    images: Picture | Iterable[Picture],
+    boxes: Any = None,
+    patches: Any = None,
 ) -> Iterator[StreamInputs]:
     """Read pictures and cut their patches, a few pictures at a time, in their order.
 
     Args:
-        model: tells sizes and normalisation, and proposes boxes where no patches are given, in
-            whatever mode it is.
-        image: as in `prediction.predict`. An iterator is gone over as the pictures are answered.
-        patches: as in `prediction.predict`.
+        model: has sizes and normalisation, and proposes boxes where neither these nor patches are
+            given, in whatever mode it is.
+        images: as in `predict`. An iterator is gone over as the pictures are answered.
+        boxes: as in `predict`.
+        patches: as in `predict`.
 
     Yields:
         `StreamInputs` of few pictures, so that a long list needs no more memory than a short one.
@@ -100,7 +103,7 @@ def stream_inputs(
     on_cpu = next(model.parameters()).device.type == "cpu"
     most = PICTURES_PER_PASS_CPU if on_cpu else PICTURES_PER_PASS
     waiting: list[_Item] = []
-    for item, place, given in _with_places(image, patches, model.global_backbone.in_chans):
+    for item, place, given in _with_places(images, boxes, patches, model.global_backbone.in_chans):
         ready = _read(model, item, place)
         if given is not None:
             ready = _with_given(model, ready, given, item, place)
@@ -116,24 +119,25 @@ def stream_inputs(
 
 
 def _with_places(
-    image: Any, patches: Any, in_chans: int
+    images: Any, boxes: Any, patches: Any, in_chans: int
 ) -> Iterator[tuple[Any, str, Tensor | None]]:
     """Go over pictures, what to call each in a message, and the boxes or patches given for it."""
-    if not is_one(image) and patches is None and isinstance(image, Iterator):
-        for index, item in enumerate(image):
+    alone = is_one(images)
+    if not alone and boxes is None and patches is None and isinstance(images, Iterator):
+        for index, item in enumerate(images):
             check_picture(item, f"[{index}]", in_chans=in_chans)
             yield item, f"[{index}]", None
         return
-    items: list[Any] = [image] if is_one(image) else list(image)
-    places = [""] if is_one(image) else [f"[{index}]" for index in range(len(items))]
+    items: list[Any] = [images] if alone else list(images)
+    places = [""] if alone else [f"[{index}]" for index in range(len(items))]
     for item, place in zip(items, places, strict=True):  # before any of them is worked on
         check_picture(item, place, in_chans=in_chans)
-    yield from zip(items, places, patches_by_picture(patches, places), strict=True)
+    yield from zip(items, places, given_by_picture(boxes, patches, places), strict=True)
 
 
-def _read(model: "TwoStreamClassifier", picture: Any, place: str) -> _Item:
+def _read(model: TwoStreamNetwork, picture: Any, place: str) -> _Item:
     if is_normalised(picture):
-        model.global_backbone.check(picture[None], name=f"image{place}")
+        model.global_backbone.check(picture[None], name=f"images{place}")
         return _Item(picture, None, picture)
     in_chans = model.global_backbone.in_chans
     found: Image.Image | None = None
@@ -145,7 +149,7 @@ def _read(model: "TwoStreamClassifier", picture: Any, place: str) -> _Item:
     elif isinstance(picture, np.ndarray) and in_chans not in PICTURE_CHANNELS:
         pixels = pixels_of(picture)
     else:
-        name = f"`image{place}`" if place else None
+        name = f"`images{place}`" if place else None
         if isinstance(picture, np.ndarray):
             picture = Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture)
         found = open_picture(picture, name=name, mode=mode_of(in_chans))
@@ -155,13 +159,13 @@ def _read(model: "TwoStreamClassifier", picture: Any, place: str) -> _Item:
 
 
 def _with_given(
-    model: "TwoStreamClassifier", item: _Item, given: Tensor, picture: Any, place: str
+    model: TwoStreamNetwork, item: _Item, given: Tensor, picture: Any, place: str
 ) -> _Item:
     """Add the caller's patches (p c h w), or those in the caller's boxes (p 4)."""
     if given.ndim == 4:
         model.local_backbone.check(given, name=f"patches{place}")
         return item._replace(patches=given)
-    name = f"`image{place}`"
+    name = f"`images{place}`"
     if isinstance(picture, str | os.PathLike):
         name = printable(os.fspath(picture)) + (f" ({name})" if place else "")
     boxes = given.cpu().float()
@@ -169,12 +173,12 @@ def _with_given(
     return _with_boxes(model, item, boxes)
 
 
-def _with_boxes(model: "TwoStreamClassifier", item: _Item, boxes: Tensor) -> _Item:
+def _with_boxes(model: TwoStreamNetwork, item: _Item, boxes: Tensor) -> _Item:
     boxes = clip_boxes(boxes, torch.tensor([0.0, 0.0, *item.size]))
     return item._replace(boxes=boxes, patches=_cut(model, item.source, boxes, model.patch_size))
 
 
-def _cut(model: "TwoStreamClassifier", source: Tensor, boxes: Tensor, size: int) -> Tensor:
+def _cut(model: TwoStreamNetwork, source: Tensor, boxes: Tensor, size: int) -> Tensor:
     """Cut boxes (p 4) out of a picture: (p c size size), normalised."""
     if source.is_floating_point():
         return crop_patches(source[None], boxes[None], size=size)[0]
@@ -182,7 +186,7 @@ def _cut(model: "TwoStreamClassifier", source: Tensor, boxes: Tensor, size: int)
     return torch.stack([cut_view(source, box, size, **look) for box in boxes])
 
 
-def _finer_view(model: "TwoStreamClassifier", item: _Item) -> Tensor:
+def _finer_view(model: TwoStreamNetwork, item: _Item) -> Tensor:
     """Show the whole picture (c h w) at the size at which the model proposes."""
     side = model.proposal_size
     if item.source.is_floating_point() or side == item.view.shape[2]:
@@ -190,7 +194,7 @@ def _finer_view(model: "TwoStreamClassifier", item: _Item) -> Tensor:
     return _cut(model, item.source, torch.tensor([[0, 0, *item.size]]), side)[0]
 
 
-def _together(model: "TwoStreamClassifier", items: list[_Item]) -> StreamInputs:
+def _together(model: TwoStreamNetwork, items: list[_Item]) -> StreamInputs:
     """Stack pictures of one form; where no patches are known, the model proposes boxes."""
     parameter = next(model.parameters())
     images = torch.stack([item.view.to(parameter) for item in items])

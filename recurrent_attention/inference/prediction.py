@@ -2,20 +2,16 @@
 
 import operator
 from collections.abc import Iterable, Sequence
-from os import PathLike
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from recurrent_attention._errors import printable
 from recurrent_attention._modes import eval_view
 from recurrent_attention.inference.checks import is_one
 from recurrent_attention.inference.inputs import Picture, stream_inputs
-
-if TYPE_CHECKING:
-    from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.network import TwoStreamNetwork
 
 
 class Prediction(NamedTuple):
@@ -68,70 +64,15 @@ class Prediction(NamedTuple):
         return f"<Prediction {best}>"
 
 
-@overload
 def predict(
-    model: "TwoStreamClassifier",
-    image: str | PathLike[str] | IO[bytes] | Image.Image,
+    model: TwoStreamNetwork,
+    images: Picture | Iterable[Picture],
     *,
-    patches: Any = None,
-    top_k: int = 5,
-) -> Prediction: ...
-@overload
-def predict(
-    model: "TwoStreamClassifier",
-    image: list[Any] | tuple[Any, ...],
-    *,
-    patches: Any = None,
-    top_k: int = 5,
-) -> list[Prediction]: ...
-@overload
-def predict(
-    model: "TwoStreamClassifier",
-    image: Picture | Iterable[Picture],
-    *,
-    patches: Any = None,
-    top_k: int = 5,
-) -> Prediction | list[Prediction]: ...
-def predict(
-    model: "TwoStreamClassifier",
-    image: Picture | Iterable[Picture],
-    *,
-    patches: Any = None,
-    top_k: int = 5,
+    boxes: Any,
+    patches: Any,
+    top_k: int,
 ) -> Prediction | list[Prediction]:
-    """Name what is on a picture, or on each of several; a method of `TwoStreamClassifier`.
-
-    Args:
-        model: each of its modules is in the same mode afterwards.
-        image: one picture: a path, a PIL image, an open binary file, an array (h w) or (h w c) of
-            uint8, or a tensor (c h w) of either uint8 pixels in [0, 255] or floating-point values
-            that are normalised as `data_config` says, and taken in the size they have. Several: any
-            iterable of these that has an order (a list, `folder.glob("*.jpg")`, a generator), an
-            array (b h w c) or a tensor (b c h w). Files are read as gray, RGB or RGBA for a model
-            of one, three or four channels.
-        patches: None lets the model propose its own. Else, for each picture, boxes (p 4), xyxy in
-            pixels of the upright picture, or ready patches (p 3 h w), normalised. One picture takes
-            them as they are, several take a list of them or a tensor with the axis b in front.
-        top_k: how many classes to name, at least 1; all of them where the model has fewer.
-
-    Returns:
-        A `Prediction` for one picture; for several a list in their order, empty for none.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if a file is no picture, or a shape, a number or a box does not fit.
-        TypeError: if something has a type that is not taken.
-
-    Example:
-        >>> from recurrent_attention import TwoStreamClassifier
-        >>> names = ["auk", "emu"]
-        >>> model = TwoStreamClassifier("test_resnet", 2, image_size=64, class_names=names)
-        >>> prediction = model.predict(Image.new("RGB", (80, 60)))
-        >>> sorted(prediction.class_names), len(prediction.boxes)
-        (['auk', 'emu'], 1)
-        >>> len(model.predict([Image.new("L", (9, 9)), Image.new("P", (7, 5))], top_k=1))
-        2
-    """
+    """Name what is on images; `TwoStreamClassifier.predict` says what it takes and returns."""
     try:
         top_k = operator.index(top_k)
     except TypeError:
@@ -141,12 +82,12 @@ def predict(
     predictions = []
     # Not inference mode: some timm models keep tensors of a pass, which training could not use.
     with eval_view(model) as model, torch.inference_mode(False), torch.no_grad():
-        for inputs in stream_inputs(model, image, patches):
+        for inputs in stream_inputs(model, images, boxes, patches):
             output = model(inputs.images, inputs.patches)
             streams = (output.logits, output.global_logits, output.local_logits)
             rows = zip(*(logits.cpu().double() for logits in streams), inputs.boxes, strict=True)
             predictions += [_prediction(model.class_names, top_k, *row) for row in rows]
-    return predictions[0] if is_one(image) else predictions
+    return predictions[0] if is_one(images) else predictions
 
 
 def _prediction(

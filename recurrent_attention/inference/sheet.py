@@ -18,8 +18,8 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from recurrent_attention._errors import printable
+from recurrent_attention._files import whole_file
 from recurrent_attention.ops.cell_offset import resample_cells
-from recurrent_attention.whole_file import whole_file
 
 INK, PALE = "#222222", "#858585"
 PATCH_COLORS = ("#4477aa", "#ee7733", "#228833", "#aa3377")  # tell apart, also colour-blind

@@ -5,7 +5,9 @@ from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
 from recurrent_attention._modes import view_of
+from recurrent_attention.backbone import FeatureBackbone
 
+CELLS_TO_MEASURE = 10  # a side: smaller maps hide where their cells look
 PROBE_IMAGES = 2  # with both axes four measurements: their mean errs by less than 0.1 cells
 
 
@@ -79,6 +81,21 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
     down, right = _centre(energy.sum(1)) * height, _centre(energy.sum(0)) * width
     halves: int = round(down + right)  # of a tile: the mean of the two, doubled
     return max(-1, min(halves, 1)) / 2
+
+
+def offset_of_backbone(backbone: FeatureBackbone, size: int) -> float:
+    """Measure the same of a backbone, on images on which it can be seen where it takes these.
+
+    Args:
+        backbone: to be measured.
+        size: side of the images that it is for, in pixels.
+
+    Returns:
+        The offset in tiles.
+    """
+    large = max(size, CELLS_TO_MEASURE * backbone.reduction)
+    side = size if backbone.fixed_size else large
+    return measure_cell_offset(backbone, side, in_chans=backbone.in_chans)
 
 
 def resample_cells(maps: Tensor, size: tuple[int, int], cell_offset: float = 0.0) -> Tensor:

@@ -4,7 +4,7 @@ from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
 from recurrent_attention.training.processes import join_processes
-from recurrent_attention.training.proposals import fit_global_head, propose_patches
+from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.run_folder import RunFolder
 
@@ -18,5 +18,5 @@ __all__ = [
     "fit",
     "fit_global_head",
     "join_processes",
-    "propose_patches",
+    "propose_boxes_for",
 ]

@@ -6,8 +6,7 @@ from typing import Any
 import torch
 
 from recurrent_attention._errors import first_line, printable
-from recurrent_attention._files import check_regular_file
-from recurrent_attention.whole_file import whole_file
+from recurrent_attention._files import check_regular_file, whole_file
 
 FORMAT = 1
 

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from recurrent_attention.whole_file import whole_file
+from recurrent_attention._files import whole_file
 
 STREAM_COLORS = {"global": "#4477aa", "local": "#ee8866", "fused": "#222222"}
 

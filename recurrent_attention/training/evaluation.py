@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.heads import TwoStreamOutput
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.outputs import TwoStreamOutput
 from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
 from recurrent_attention.training.features import FeatureDataset, frozen_features

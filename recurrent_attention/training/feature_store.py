@@ -10,9 +10,8 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recurrent_attention._files import check_regular_file
+from recurrent_attention._files import check_regular_file, whole_file
 from recurrent_attention.training.processes import from_all
-from recurrent_attention.whole_file import whole_file
 
 
 class FeatureStore:

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from recurrent_attention._errors import first_line
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.outputs import TwoStreamFeatures, TwoStreamOutput
+from recurrent_attention.heads import TwoStreamFeatures, TwoStreamOutput
 from recurrent_attention.training.shared_batch_norm import shared_batch_norm
 from recurrent_attention.training.views import cast
 

@@ -45,7 +45,7 @@ def fit_global_head(
 ) -> None:
     """Train the classifier of the global stream alone, on its backbone as it is.
 
-    This is what `propose_patches` needs: class labels, but no box and no patch. The features of
+    This is what `propose_boxes_for` needs: class labels, but no box and no patch. The features of
     each picture, as it is and mirrored, are computed once; several processes share that work.
 
     Args:
@@ -120,7 +120,7 @@ def fit_global_head(
         take_over_from_main(module)
 
 
-def propose_patches(
+def propose_boxes_for(
     model: TwoStreamClassifier,
     pictures: Pictures,
     *,

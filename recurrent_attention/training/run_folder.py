@@ -7,11 +7,11 @@ from typing import Any
 from filelock import BaseFileLock
 
 from recurrent_attention._errors import printable
+from recurrent_attention._files import remove_parts, whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.processes import from_main, join_processes
 from recurrent_attention.training.run_lock import claim_folder
-from recurrent_attention.whole_file import remove_parts, whole_file
 
 CHECKPOINTS = "checkpoints"
 

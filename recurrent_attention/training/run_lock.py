@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from filelock import BaseFileLock, FileLock, Timeout
 
 from recurrent_attention._errors import printable
-from recurrent_attention.whole_file import whole_file
+from recurrent_attention._files import whole_file
 
 LOCK, OWNER = "lock", "owner.json"
 # A killed process's workers, which share its lock, see within five seconds that it is gone.

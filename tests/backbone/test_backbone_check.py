@@ -169,7 +169,7 @@ def test_a_model_that_refuses_the_papers_sizes_gets_its_own_doubled():
     assert report.ok
     assert (report.global_stream.size, report.local_stream.size) == (512, 256)  # made for 256
     assert report.size_note == (
-        "not at 448/224: Expected `img_size` to suit 'bat_resnext26ts', but got 448."
+        "not at 448/224: Expected `image_size` to suit 'bat_resnext26ts', but got 448."
     )
     assert str(report).splitlines()[1] == f"  {report.size_note}"
 
@@ -179,15 +179,15 @@ def test_a_model_that_takes_one_size_gets_that_for_both():
     assert report.ok
     assert (report.global_stream.size, report.local_stream.size) == (224, 224)
     assert report.size_note.startswith(
-        "not at 448/224: Expected `img_size` to suit 'efficientformer_l1', but got 448: "
+        "not at 448/224: Expected `image_size` to suit 'efficientformer_l1', but got 448: "
     )
 
 
 def test_a_size_that_was_asked_for_is_the_only_one_tried():
     report = check_backbone("test_vit", image_size=65)
     assert report.reason == (
-        "Expected `img_size` to suit 'test_vit', but got 65: Input height (65) should be divisible "
-        "by patch size (16)."
+        "Expected `image_size` to suit 'test_vit', but got 65: Input height (65) should be "
+        "divisible by patch size (16)."
     )
     assert report.global_stream is None
 

@@ -40,7 +40,7 @@ def in_pairs(name: str, **kwargs: object) -> tuple[FeatureBackbone, nn.Module]:
     """A backbone and timm's own model with the same weights, none of them zero, in eval mode."""
     size = image_size(name)
     torch.manual_seed(0)
-    backbone = FeatureBackbone(name, img_size=size, **kwargs)
+    backbone = FeatureBackbone(name, image_size=size, **kwargs)
     torch.manual_seed(0)
     model = timm_model(name, size, **kwargs)
     randomise(model)
@@ -67,7 +67,7 @@ def randomise(model: nn.Module) -> None:
 
 def images_for(backbone: FeatureBackbone, batch: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(2)
-    shape = (batch, backbone.in_chans, backbone.img_size, backbone.img_size)
+    shape = (batch, backbone.in_chans, backbone.image_size, backbone.image_size)
     return torch.randn(shape, generator=generator).to(next(backbone.parameters()).dtype)
 
 
@@ -230,7 +230,7 @@ def test_the_pretrained_numbers_of_the_norm_are_kept(tmp_path):
 
 
 def test_a_model_without_such_a_norm_has_none():
-    assert isinstance(FeatureBackbone("test_resnet", img_size=SIZE).norm, nn.Identity)
+    assert isinstance(FeatureBackbone("test_resnet", image_size=SIZE).norm, nn.Identity)
 
 
 # --- what is taken out ---
@@ -238,7 +238,7 @@ def test_a_model_without_such_a_norm_has_none():
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_gets_a_gradient(name):
-    backbone = FeatureBackbone(name, img_size=image_size(name))
+    backbone = FeatureBackbone(name, image_size=image_size(name))
     randomise(backbone)
     feature_map = backbone(images_for(backbone))
     weights = torch.randn(feature_map.shape, generator=torch.Generator().manual_seed(3))
@@ -251,8 +251,8 @@ def test_every_parameter_gets_a_gradient(name):
 
 def test_layers_after_the_pooling_are_taken_out():
     with torch.device("meta"):
-        vgg = FeatureBackbone("vgg19", img_size=448)
-        mobilenet = FeatureBackbone("mobilenetv3_small_050", img_size=SIZE)
+        vgg = FeatureBackbone("vgg19", image_size=448)
+        mobilenet = FeatureBackbone("mobilenetv3_small_050", image_size=SIZE)
     assert sum(parameter.numel() for parameter in vgg.parameters()) == 20_024_384
     assert {key.split(".")[1] for key in vgg.state_dict()} == {"features"}
     assert not any("conv_head" in key for key in mobilenet.state_dict())
@@ -308,8 +308,8 @@ def test_what_the_output_needs_is_not_taken_out():
 
 def test_final_pool_false_leaves_out_the_last_pooling_of_vgg():
     with torch.device("meta"):  # the classifier of 120 million parameters is never filled
-        whole = FeatureBackbone("vgg11", img_size=SIZE)
-        without = FeatureBackbone("vgg11", img_size=SIZE, final_pool=False)
+        whole = FeatureBackbone("vgg11", image_size=SIZE)
+        without = FeatureBackbone("vgg11", image_size=SIZE, final_pool=False)
     for backbone in (whole, without):
         backbone.to_empty(device="cpu").eval()
         for parameter in backbone.parameters():
@@ -328,19 +328,19 @@ def test_final_pool_false_leaves_out_the_last_pooling_of_vgg():
 @pytest.mark.parametrize("name", ["vgg19", "vgg11_bn"])
 def test_vgg_gives_the_papers_maps(name):
     with torch.device("meta"):
-        global_stream = FeatureBackbone(name, img_size=448)
-        local_stream = FeatureBackbone(name, img_size=224, final_pool=False)
+        global_stream = FeatureBackbone(name, image_size=448)
+        local_stream = FeatureBackbone(name, image_size=224, final_pool=False)
     for stream in (global_stream, local_stream):
         assert (stream.out_channels, *stream.map_size) == (512, 14, 14)
-        shape = (1, 3, stream.img_size, stream.img_size)
+        shape = (1, 3, stream.image_size, stream.image_size)
         assert stream(torch.empty(shape, device="meta")).shape == (1, 512, 14, 14)
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_mambaout", "test_vit"])
 def test_final_pool_false_changes_nothing_elsewhere(name):
     with torch.device("meta"):
-        whole = FeatureBackbone(name, img_size=SIZE)
-        without = FeatureBackbone(name, img_size=SIZE, final_pool=False)
+        whole = FeatureBackbone(name, image_size=SIZE)
+        without = FeatureBackbone(name, image_size=SIZE, final_pool=False)
     assert str(whole) == str(without)
 
 
@@ -351,7 +351,7 @@ def test_final_pool_false_changes_nothing_elsewhere(name):
 def test_construction_is_timms_own_but_for_what_is_taken_out(name):
     kwargs = {"drop_rate": 0.1, "drop_path_rate": 0.1}
     torch.manual_seed(3)
-    backbone = FeatureBackbone(name, img_size=SIZE, **kwargs)
+    backbone = FeatureBackbone(name, image_size=SIZE, **kwargs)
     state = torch.get_rng_state()
     torch.manual_seed(3)
     model = timm_model(name, SIZE, **kwargs)
@@ -367,16 +367,16 @@ def test_construction_is_timms_own_but_for_what_is_taken_out(name):
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_construction_works_where_gradients_are_off(context):
     with context():
-        backbone = FeatureBackbone("test_convnext", img_size=SIZE)
+        backbone = FeatureBackbone("test_convnext", image_size=SIZE)
     assert (backbone.out_channels, *backbone.map_size) == (64, 2, 2)
     assert all(parameter.requires_grad for parameter in backbone.parameters())
     assert not any("head" in key for key in backbone.state_dict())
 
 
 def test_construction_on_meta_has_the_same_names_and_shapes():
-    real = FeatureBackbone("test_mambaout", img_size=SIZE)
+    real = FeatureBackbone("test_mambaout", image_size=SIZE)
     with torch.device("meta"):
-        empty = FeatureBackbone("test_mambaout", img_size=SIZE)
+        empty = FeatureBackbone("test_mambaout", image_size=SIZE)
     assert {key: tensor.shape for key, tensor in real.state_dict().items()} == {
         key: tensor.shape for key, tensor in empty.state_dict().items()
     }
@@ -398,7 +398,7 @@ def test_the_backbone_compiles_without_a_break_and_exports(name):
 
 
 def test_a_convolutional_model_takes_any_size():
-    backbone = FeatureBackbone("test_resnet", img_size=SIZE)
+    backbone = FeatureBackbone("test_resnet", image_size=SIZE)
     assert backbone(torch.randn(2, 3, 96, 160)).shape == (2, 96, 3, 5)
 
 
@@ -410,11 +410,11 @@ def test_dynamic_img_size_takes_any_size():
 
 
 def test_in_chans_and_data_config():
-    backbone = FeatureBackbone("test_vit", img_size=SIZE, in_chans=1)
+    backbone = FeatureBackbone("test_vit", image_size=SIZE, in_chans=1)
     assert backbone(torch.randn(2, 1, SIZE, SIZE)).shape == (2, 64, 4, 4)
     assert backbone.data_config["input_size"] == (1, SIZE, SIZE)
     assert len(backbone.data_config["mean"]) == len(backbone.data_config["std"]) == 1
-    vgg_like = FeatureBackbone("test_resnet", img_size=SIZE).data_config
+    vgg_like = FeatureBackbone("test_resnet", image_size=SIZE).data_config
     assert {"mean", "std", "interpolation", "crop_pct", "input_size"} <= vgg_like.keys()
 
 
@@ -440,7 +440,7 @@ def test_an_unknown_name(name, sentence):
 
 def test_a_known_tag_is_accepted():
     with torch.device("meta"):
-        assert FeatureBackbone("test_resnet.r160_in1k", img_size=SIZE).out_channels == 96
+        assert FeatureBackbone("test_resnet.r160_in1k", image_size=SIZE).out_channels == 96
 
 
 @pytest.mark.parametrize(
@@ -460,20 +460,21 @@ def test_a_known_tag_is_accepted():
         (
             (2, 3, 96, SIZE),
             "Expected `images` of 64 x 64 pixels, the size that 'test_coatnet' was built for, but "
-            "got shape (2, 3, 96, 64). Resize them, or build the backbone with another `img_size`.",
+            "got shape (2, 3, 96, 64). Resize them, or build the backbone with another "
+            "`image_size`.",
         ),
     ],
 )
 def test_images_of_the_wrong_shape(shape, sentence):
     with torch.device("meta"):
-        backbone = FeatureBackbone("test_coatnet", img_size=SIZE)
+        backbone = FeatureBackbone("test_coatnet", image_size=SIZE)
     with raises_sentence(ValueError, sentence):
         backbone(torch.zeros(shape, device="meta"))
 
 
 def test_images_of_bytes():
     with torch.device("meta"):
-        backbone = FeatureBackbone("test_resnet", img_size=SIZE)
+        backbone = FeatureBackbone("test_resnet", image_size=SIZE)
     with raises_sentence(
         TypeError,
         "Expected `images` to be floating point, but got torch.uint8. Convert and normalise them: "
@@ -485,19 +486,19 @@ def test_images_of_bytes():
 @pytest.mark.parametrize(
     ("name", "size", "sentence"),
     [
-        ("test_vit", 0, "Expected `img_size` to be at least 1, but got 0."),
+        ("test_vit", 0, "Expected `image_size` to be at least 1, but got 0."),
         (
             "test_vit",
             65,
-            "Expected `img_size` to suit 'test_vit', but got 65: "
+            "Expected `image_size` to suit 'test_vit', but got 65: "
             "Input height (65) should be divisible by patch size (16).",
         ),
-        ("halonet_h1", 100, "Expected `img_size` to suit 'halonet_h1', but got 100."),
+        ("halonet_h1", 100, "Expected `image_size` to suit 'halonet_h1', but got 100."),
     ],
 )
 def test_a_size_that_does_not_fit(name, size, sentence):
     with torch.device("meta"), raises_sentence(ValueError, sentence):
-        FeatureBackbone(name, img_size=size)
+        FeatureBackbone(name, image_size=size)
 
 
 def test_a_model_whose_features_are_no_map():
@@ -506,12 +507,12 @@ def test_a_model_whose_features_are_no_map():
         "Expected `name` to be a model with a feature map, but the features of 'test_vit' have "
         "shape [(2, 9, 64)].",
     ):
-        FeatureBackbone("test_vit", img_size=SIZE, patch_drop_rate=0.5)
+        FeatureBackbone("test_vit", image_size=SIZE, patch_drop_rate=0.5)
 
 
 def test_an_unknown_argument_is_timms_to_refuse():
     with pytest.raises(TypeError, match="'bogus'"):
-        FeatureBackbone("test_resnet", img_size=SIZE, bogus=1)
+        FeatureBackbone("test_resnet", image_size=SIZE, bogus=1)
 
 
 # --- layout in memory ---
@@ -524,7 +525,7 @@ def lies_channels_last(backbone: FeatureBackbone) -> bool:
 
 
 def test_convolutions_run_over_channels_last(tmp_path):
-    backbone = FeatureBackbone("test_resnet", img_size=64)
+    backbone = FeatureBackbone("test_resnet", image_size=64)
     assert lies_channels_last(backbone)
     plain = copy.deepcopy(backbone).to(memory_format=torch.contiguous_format)
     images = images_for(backbone)
@@ -537,7 +538,7 @@ def test_convolutions_run_over_channels_last(tmp_path):
 
 def test_a_stem_whose_backward_pass_damages_memory_stays_as_it_is():
     """In the other layout, this ends the process (with AVX-512, at 224 pixels)."""
-    backbone = FeatureBackbone("fastvit_t8", img_size=224)
+    backbone = FeatureBackbone("fastvit_t8", image_size=224)
     assert not backbone.channels_last
     assert not lies_channels_last(backbone)
     images = images_for(backbone).to(memory_format=torch.channels_last)
@@ -547,6 +548,6 @@ def test_a_stem_whose_backward_pass_damages_memory_stays_as_it_is():
 
 
 def test_weights_of_five_axes_stay_as_they_are():
-    backbone = FeatureBackbone("lambda_resnet26t", img_size=64)
+    backbone = FeatureBackbone("lambda_resnet26t", image_size=64)
     assert any(weight.ndim == 5 for weight in backbone.parameters())
     assert lies_channels_last(backbone)

@@ -169,7 +169,7 @@ def test_the_nearest_sizes_that_a_backbone_takes(name, sizes):
     with torch.device("meta"):
         model = TwoStreamClassifier(name, 3)
     assert (model.image_size, model.patch_size) == sizes
-    assert (model.global_backbone.img_size, model.local_backbone.img_size) == sizes
+    assert (model.global_backbone.image_size, model.local_backbone.image_size) == sizes
     assert [model.config[key] for key in ("image_size", "patch_size")] == list(sizes)
     assert f"image_size={sizes[0]}, patch_size={sizes[1]}" in repr(model)
     report = check_backbone(name)
@@ -177,7 +177,7 @@ def test_the_nearest_sizes_that_a_backbone_takes(name, sizes):
 
 
 def test_sizes_that_somebody_asked_for_are_taken_or_refused():
-    with pytest.raises(ValueError, match="Expected `img_size` to suit 'crossvit_tiny_240'"):
+    with pytest.raises(ValueError, match="Expected `image_size` to suit 'crossvit_tiny_240'"):
         TwoStreamClassifier("crossvit_tiny_240", 3, image_size=448)
     model = TwoStreamClassifier(
         "test_resnet", np.int64(3), image_size=(64, 64), patch_size=np.int32(32)
@@ -253,8 +253,8 @@ def test_arguments_of_the_parts():
             "Expected `input_size` to be a whole number, but got '8'.",
         ),
         (
-            lambda: FeatureBackbone("test_resnet", img_size=64.0),
-            "Expected `img_size` to be a whole number, but got 64.0.",
+            lambda: FeatureBackbone("test_resnet", image_size=64.0),
+            "Expected `image_size` to be a whole number, but got 64.0.",
         ),
         (
             lambda: FeatureBackbone(nn.Linear(2, 2)),
@@ -347,7 +347,7 @@ def test_a_view_shares_weights_and_nothing_else():
 
 
 def test_what_timm_models_keep_for_evaluation_is_kept_apart():
-    backbone = FeatureBackbone("levit_128s", img_size=224)
+    backbone = FeatureBackbone("levit_128s", image_size=224)
     backbone.train()
     view = view_of(backbone).eval()
     with torch.no_grad():

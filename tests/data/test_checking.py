@@ -1,6 +1,5 @@
 """Checking data sets: bad files of many kinds, wrong sizes, missing classes, duplicates."""
 
-import importlib
 import io
 import os
 import runpy
@@ -14,8 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-import recurrent_attention.data
-from recurrent_attention.data import CUB200, BadPicture, PictureFolder, Pictures, check
+from recurrent_attention.data import CUB200, BadPicture, PictureFolder, Pictures, check_pictures
 
 
 def noise(seed, size=(40, 30)):
@@ -166,7 +164,7 @@ def snapshot(root):
 def test_each_kind_of_bad_file_is_found(bad_folder):
     root, expected = bad_folder
     before, state = snapshot(root), torch.get_rng_state()
-    report = check(root, progress=False)
+    report = check_pictures(root, progress=False)
     assert snapshot(root) == before
     assert torch.equal(torch.get_rng_state(), state)
     found = {problem.paths[0]: problem for problem in report.problems}
@@ -217,12 +215,15 @@ def test_processes_give_the_same(tmp_path):
         (tmp_path / "a").mkdir(exist_ok=True)
         content = JPEG[: -number or None] if number % 7 == 0 else encoded(noise(number), "jpeg")
         (tmp_path / "a" / f"{number}.jpg").write_bytes(content)
-    alone = check(tmp_path, progress=False)
+    alone = check_pictures(tmp_path, progress=False)
     assert len(alone.of_kind("unreadable")) == 5
-    assert check(tmp_path, num_workers=2, progress=False) == alone
+    assert check_pictures(tmp_path, num_workers=2, progress=False) == alone
     data = PictureFolder(tmp_path)
     assert data.readable(num_workers=2, progress=False)[1] == data.readable(progress=False)[1]
-    for call in (lambda n: check(tmp_path, num_workers=n), lambda n: data.readable(num_workers=n)):
+    for call in (
+        lambda n: check_pictures(tmp_path, num_workers=n),
+        lambda n: data.readable(num_workers=n),
+    ):
         with pytest.raises(ValueError) as caught:
             call(-1)
         assert str(caught.value) == "Expected `num_workers` to be at least 0, but got -1."
@@ -237,7 +238,7 @@ def test_a_worker_that_is_killed(tmp_path, monkeypatch):
     module = "recurrent_attention.data.decoding.open_picture"
     monkeypatch.setattr(module, lambda path: os._exit(9))
     with pytest.raises(RuntimeError) as caught:
-        check(tmp_path, num_workers=1, progress=False)
+        check_pictures(tmp_path, num_workers=1, progress=False)
     assert str(caught.value) == (
         "Expected each process to decode its pictures, but one was ended, perhaps for want of "
         f"memory, at {tmp_path / 'a' / '0.jpg'} or soon after it. Take fewer `num_workers`."
@@ -252,7 +253,7 @@ def test_no_memory_for_a_picture(tmp_path, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr("recurrent_attention.data.decoding.open_picture", full)
-    report = check(tmp_path, progress=False)
+    report = check_pictures(tmp_path, progress=False)
     assert report.problems[0].reason == "more pixels than there is memory for"
 
 
@@ -304,7 +305,7 @@ def test_duplicates_and_classes_of_train_and_test(tmp_path):
         },
     )
     (tmp_path / "train" / "kiwi").mkdir()
-    report = check(tmp_path, progress=False)
+    report = check_pictures(tmp_path, progress=False)
     assert report.layout == "folders train, val, test, each with a folder for each class"
     assert report.class_names == ("auk", "emu", "ibis", "kiwi", "owl", "wren")
     assert report.splits == {"train": 8, "val": 5, "test": 3}
@@ -334,7 +335,7 @@ def test_duplicates_and_classes_of_train_and_test(tmp_path):
 
 def test_a_duplicate_file_and_a_class_without_pictures(tmp_path):
     write(tmp_path, {"a/1.jpg": JPEG, "a/2.jpg": JPEG, "b/notes.txt": b"x"})
-    report = check(tmp_path, progress=False)
+    report = check_pictures(tmp_path, progress=False)
     assert problems_of(report, tmp_path) == [
         ("empty class", ["b"], "it has no picture"),
         ("duplicate", ["a/1.jpg", "a/2.jpg"], "the same file"),
@@ -354,7 +355,7 @@ def test_ignored_files_are_told_but_no_fault(tmp_path):
             "README.md": b"x",
         },
     )
-    report = check(tmp_path, progress=False)
+    report = check_pictures(tmp_path, progress=False)
     assert report.ok
     assert report.problems == ()
     assert [(str(p.paths[0].relative_to(tmp_path)), p.reason) for p in report.ignored] == [
@@ -375,14 +376,14 @@ def test_ignored_files_are_told_but_no_fault(tmp_path):
 
 def test_classes_that_are_called_like_splits(tmp_path):
     write(tmp_path, {"train/1.png": 1, "test/2.png": 2})  # a train, and a test card
-    assert check(tmp_path, progress=False).class_names == ("test", "train")
+    assert check_pictures(tmp_path, progress=False).class_names == ("test", "train")
     write(tmp_path, {"bus/3.png": 3, "train/deep/4.png": 4})
-    assert check(tmp_path, progress=False).class_names == ("bus", "test", "train")
+    assert check_pictures(tmp_path, progress=False).class_names == ("bus", "test", "train")
 
 
 def test_cub_is_recognised(cub):
     for root in (cub, cub.parent):
-        report = check(root, progress=False)
+        report = check_pictures(root, progress=False)
         assert report.ok
         assert str(report) == (
             "CUB-200-2011 in its official layout: 6 pictures of 2 classes (4 train, 2 test)\n"
@@ -392,7 +393,7 @@ def test_cub_is_recognised(cub):
     (cub / "images" / "005.Wren" / "wren_c.jpg").write_bytes(first.read_bytes())  # of the test part
     (cub / "images" / "001.Auk" / "auk_2.jpg").unlink()
     (cub / "images" / "001.Auk" / "auk_3.jpg").touch()
-    report = check(cub, progress=False)
+    report = check_pictures(cub, progress=False)
     assert problems_of(report, cub / "images") == [
         ("unreadable", ["001.Auk/auk_2.jpg"], "there is no file"),
         (
@@ -404,14 +405,14 @@ def test_cub_is_recognised(cub):
     assert [problem.paths[0].name for problem in report.ignored] == ["auk_3.jpg"]
     assert report.ignored[0].reason == "the data set's lists do not name it"
     (cub / "train_test_split.txt").write_text("".join(f"{i} 1\n" for i in (40, 7, 9, 12, 3, 8)))
-    assert check(cub, progress=False).splits == {"train": 6}
+    assert check_pictures(cub, progress=False).splits == {"train": 6}
     (cub / "classes.txt").write_text("x")
     with pytest.raises(ValueError, match="^Expected line 1 of .*classes.txt to be a number"):
-        check(cub)
+        check_pictures(cub)
 
 
 def test_dogs_are_recognised(dogs):
-    report = check(dogs.parent, progress=False)
+    report = check_pictures(dogs.parent, progress=False)
     assert report.layout == "Stanford Dogs in its official layout"
     assert report.splits == {"train": 3, "test": 2}
     assert report.ok
@@ -421,42 +422,42 @@ def test_data_sets_in_memory(tmp_path):
     write(tmp_path, {"1.png": 1, "2.png": 2, "3.png": 3})
     train = Pictures(tmp_path, ["1.png", "2.png"], [0, 1], ["a", "b"])
     test = Pictures(tmp_path, ["2.png", "3.png"], [1, 1], ["a", "b"])
-    assert check(train, progress=False).ok
-    report = check([train, test], progress=False)
+    assert check_pictures(train, progress=False).ok
+    report = check_pictures([train, test], progress=False)
     assert report.splits == {"part 1": 2, "part 2": 2}
     assert problems_of(report, tmp_path) == [
         ("missing class", ["a"], "a has no picture that can be read in part 2"),
         ("duplicate across splits", ["2.png"], "listed more than once, in part 1 and part 2"),
     ]
     with pytest.raises(ValueError) as caught:
-        check([train, Pictures(tmp_path, ["3.png"], [0], ["b", "a"])])
+        check_pictures([train, Pictures(tmp_path, ["3.png"], [0], ["b", "a"])])
     assert str(caught.value) == (
         "Expected the parts of the data to have the same classes in the same order, but got 2 "
         "different `class_names`."
     )
     for wrong in ([], 3):
         with pytest.raises(TypeError) as caught:
-            check(wrong)
+            check_pictures(wrong)
         assert str(caught.value) == (
             f"Expected `data` to be a folder or a list of Pictures, but got {wrong}."
         )
     with pytest.raises(TypeError) as caught:
-        check([train, "test"])
+        check_pictures([train, "test"])
     assert str(caught.value) == "Expected `data` to be a list of Pictures, but it holds 'test'."
 
 
 def test_nothing_to_check(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
-        check(tmp_path / "nowhere")
+        check_pictures(tmp_path / "nowhere")
     assert str(caught.value) == (
         f"Expected a folder of pictures at {tmp_path / 'nowhere'}, but there is none."
     )
     with pytest.raises(FileNotFoundError, match="to hold one folder of pictures for each class"):
-        check(tmp_path)
+        check_pictures(tmp_path)
     for name in ("train/a", "test/a"):
         (tmp_path / name).mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="to hold one folder of pictures for each class"):
-        check(tmp_path)
+        check_pictures(tmp_path)
 
 
 def test_the_command(tmp_path, capsys, monkeypatch):
@@ -487,11 +488,8 @@ def test_the_command(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.filterwarnings("error")  # runpy warns of a module that is there already
-def test_the_name_is_a_function_and_a_command(tmp_path, capsys, monkeypatch):
-    """`check` is both a function of `recurrent_attention.data` and a package that can be run."""
+def test_the_package_is_a_command(tmp_path, capsys, monkeypatch):
     write(tmp_path, {"a/1.png": 1})
-    package = importlib.import_module("recurrent_attention.data.checking")
-    assert recurrent_attention.data.checking is package.check is check
     monkeypatch.setattr(sys, "argv", ["check", str(tmp_path)])
     monkeypatch.delitem(sys.modules, "recurrent_attention.data.checking.__main__", raising=False)
     with pytest.raises(SystemExit) as caught:
@@ -503,7 +501,7 @@ def test_the_name_is_a_function_and_a_command(tmp_path, capsys, monkeypatch):
 @pytest.mark.data
 def test_the_real_birds_are_in_order(real_data):
     folder = real_data / "CUB_200_2011_first50"
-    report = check(every_fifth(folder), progress=False)
+    report = check_pictures(every_fifth(folder), progress=False)
     assert report.ok
     assert report.splits == {"part 1": 300, "part 2": 278}
 

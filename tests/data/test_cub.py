@@ -17,11 +17,11 @@ from recurrent_attention.data import (
     PictureFolder,
     Pictures,
     find_patch_files,
-    open_picture,
     read_patch_file,
 )
 from recurrent_attention.data._fetching.download import RemoteFile
 from recurrent_attention.data.pictures import picture_size
+from recurrent_attention.images import open_picture
 
 
 def write_patches(path, rows):

@@ -147,7 +147,7 @@ def test_predict_sees_what_the_data_set_gives(real_data, splits, patch_boxes, tm
 
 def test_boxes_without_labels_find_the_heads(real_data, splits):
     """Four classes at 320 pixels, each class's mean feature for a classifier: quick, and enough."""
-    backbone = FeatureBackbone("mobilenetv2_100", img_size=320, **mobilenet(real_data)).eval()
+    backbone = FeatureBackbone("mobilenetv2_100", image_size=320, **mobilenet(real_data)).eval()
     offset = measure_cell_offset(backbone, 320)
     assert offset == -0.5
     whole = {name: torch.tensor([[0.0, 0, 1, 1]]) for split in splits for name in split.names}

@@ -572,11 +572,11 @@ def test_a_backbone_from_a_folder_that_is_gone(tmp_path):
 def test_a_folder_has_the_last_word_on_sizes_that_are_fixed(tmp_path):
     """The architecture by itself says that its size is fixed, and the folder that it is not."""
     name = backbone_folder(tmp_path / "backbone", architecture="test_maxvit", model_args={})
-    backbone = FeatureBackbone(name, img_size=64)
+    backbone = FeatureBackbone(name, image_size=64)
     plain, arguments = backbone.architecture()
-    rebuilt = FeatureBackbone(plain, img_size=64, **arguments)
+    rebuilt = FeatureBackbone(plain, image_size=64, **arguments)
     assert (backbone.fixed_size, rebuilt.fixed_size) == (False, False)
-    assert FeatureBackbone(plain, img_size=64).fixed_size
+    assert FeatureBackbone(plain, image_size=64).fixed_size
 
 
 def test_a_backbone_from_a_repository_that_is_gone(tmp_path, hub, monkeypatch):

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.hub import mixin as sharing
+from recurrent_attention.hub import hub_network as sharing
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and file size limits")
 NAMES = ["auk", "b`ee\n", "<c>", "d|o", "é"]

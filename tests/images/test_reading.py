@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from recurrent_attention.images import open_picture
 from recurrent_attention.images.levels import RangeWarning
 from recurrent_attention.images.reading import (
     PICTURE_FORMATS,
-    open_picture,
     picture_size,
     picture_suffixes,
 )

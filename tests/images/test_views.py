@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from recurrent_attention.data import Pictures, TwoStreamDataset, open_picture
+from recurrent_attention.data import Pictures, TwoStreamDataset
+from recurrent_attention.images import open_picture
 from recurrent_attention.images.views import cut_view, pixels_of, reduction_for, whole_pixels
 
 FILTERS = {

@@ -23,11 +23,12 @@ def photo(seed, size):
 
 
 def views(model, picture, boxes):
-    """Image (1 3 h w) and patches (1 p 3 h w), cut out by hand."""
+    """`images` (1 3 h w) and `patches` (1 p 3 h w), cut out by hand."""
     look = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
     whole = torch.tensor([0.0, 0.0, *picture.size])
     patches = [cut_view(pixels_of(picture), torch.tensor(box), 32, **look) for box in boxes]
-    return cut_view(pixels_of(picture), whole, 64, **look)[None], torch.stack(patches)[None]
+    image = cut_view(pixels_of(picture), whole, 64, **look)
+    return {"images": image[None], "patches": torch.stack(patches)[None]}
 
 
 FIELDS = ("step_maps", "global_map", "step_weights", "step_logits", "logits", "images", "patches")
@@ -39,7 +40,7 @@ def test_a_file_is_explained_where_predict_looks(tmp_path):
     found = model.explain(tmp_path / "bird.png", target="coot")
     prediction = model.predict(tmp_path / "bird.png")
     picture = photo(0, (90, 60))
-    expected = model.explain(*views(model, picture, prediction.boxes), target=2)
+    expected = model.explain(**views(model, picture, prediction.boxes), target=2)
     for name in FIELDS:
         torch.testing.assert_close(getattr(found, name), getattr(expected, name))
     in_image = torch.tensor(prediction.boxes) * torch.tensor([64 / 90, 64 / 60] * 2)
@@ -69,9 +70,9 @@ def test_a_list_is_explained_as_its_pictures(tmp_path):
 def test_boxes_of_a_picture_are_in_its_pixels():
     model = make()
     picture, boxes = photo(0, (90, 60)), [[10.0, 5.0, 40.0, 50.0]]
-    expected = model.explain(*views(model, picture, boxes))
-    for given in ({"boxes": boxes}, {"patches": torch.tensor(boxes)}):
-        found = model.explain(picture, **given)
+    expected = model.explain(**views(model, picture, boxes))
+    for given in (boxes, torch.tensor(boxes)):
+        found = model.explain(picture, boxes=given)
         torch.testing.assert_close(found.step_maps, expected.step_maps)
         scale = torch.tensor([64 / 90, 64 / 60] * 2)
         torch.testing.assert_close(found.boxes[0], torch.tensor(boxes) * scale)
@@ -90,26 +91,34 @@ def test_weighted_patches(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        (([],), ValueError, "Expected `images` to hold at least one picture, but got none."),
         (
-            ([photo(0, (9, 9))] * 2, [[[0, 0, 9, 9]], [[0, 0, 9, 9], [0, 0, 5, 5]]]),
+            {"images": []},
+            ValueError,
+            "Expected `images` to hold at least one picture, but got none.",
+        ),
+        (
+            {
+                "images": [photo(0, (9, 9))] * 2,
+                "boxes": [[[0, 0, 9, 9]], [[0, 0, 9, 9], [0, 0, 5, 5]]],
+            },
             ValueError,
             "Expected pictures of one explanation to have equally many patches of one size, and "
             "all of them boxes or none, but they differ. Explain them one by one.",
         ),
-        (("no.jpg",), FileNotFoundError, None),
+        ({"images": "no.jpg"}, FileNotFoundError, None),
     ],
 )
 def test_bad_pictures(arguments, error, message):
     with pytest.raises(error) as caught:
-        make().explain(*arguments)
+        make().explain(**arguments)
     assert message is None or str(caught.value) == message
 
 
 def test_patches_and_boxes():
     picture = photo(0, (9, 9))
-    with pytest.raises(ValueError, match="Expected `patches` or `boxes` of pictures, but got both"):
-        make().explain(picture, [[0, 0, 9, 9]], boxes=[[0, 0, 9, 9]])
+    for call in (make().explain, make().predict):
+        with pytest.raises(ValueError, match="Expected `patches` or `boxes` of pictures, but got"):
+            call(picture, patches=torch.zeros(1, 3, 32, 32), boxes=[[0, 0, 9, 9]])
 
 
 @pytest.mark.parametrize("error", ["zero bytes", "text"])

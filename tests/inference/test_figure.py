@@ -217,8 +217,8 @@ def test_drawing_leaves_matplotlib_as_it_was():
     explanation().figure()
     assert dict(rcParams) == before
     code = (
-        "import sys, torch; sys.path.insert(0, 'tests')\n"
-        "from test_explanation_figure import explanation\n"
+        "import sys, torch; sys.path.insert(0, 'tests/inference')\n"
+        "from test_figure import explanation\n"
         "explanation().figure(); print('matplotlib.pyplot' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

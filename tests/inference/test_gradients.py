@@ -12,7 +12,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 
 from recurrent_attention import Explanation, TwoStreamClassifier, TwoStreamFeatures, TwoStreamLoss
-from recurrent_attention.ops.proposal import crop_patches
+from recurrent_attention.ops import crop_patches
 
 KINDS = ["test_resnet", "test_mambaout", "test_vit"]  # NCHW, NHWC and tokens
 NAMES = ["001.Great_Auk", "002.Coot", "003.Dodo", "004.Emu", "005.House_Finch"]
@@ -489,7 +489,7 @@ def test_without_patches_the_models_own_are_explained():
     images = torch.randn(2, 3, 64, 64)
     found = model.explain(images)
     boxes = model.propose(images)
-    given = model.explain(images, crop_patches(images, boxes, size=64), boxes=boxes)
+    given = model.explain(images, patches=crop_patches(images, boxes, size=64), boxes=boxes)
     torch.testing.assert_close(found.boxes, boxes)
     torch.testing.assert_close(found.step_maps, given.step_maps)
     other = torch.tensor([[[0.0, 0.0, 32.0, 32.0]]] * 2)

@@ -248,7 +248,7 @@ def test_pictures_are_seen_upright(model, tmp_path, orientation):
     boxes = torch.tensor([[5.0, 10.0, 85.0, 40.0]])  # fits the upright picture only
     with torch.no_grad():
         output = model(*by_hand(photo(), boxes.tolist()))
-    assert_is(model.predict(path, patches=boxes), output)
+    assert_is(model.predict(path, boxes=boxes), output)
 
 
 def test_floating_point_tensors_are_taken_as_they_are(model):
@@ -264,7 +264,7 @@ def test_floating_point_tensors_are_taken_as_they_are(model):
         assert_is(prediction, output, row)
         assert_is(model.predict(images[row], patches=patches[row]), output, row)
         # A box of the patch's own size cuts out these very pixels.
-        assert_is(model.predict(images[row], patches=boxes), output, row)
+        assert_is(model.predict(images[row], boxes=boxes), output, row)
     proposing = copy.copy(model)
     proposing.propose = lambda images: boxes.repeat(len(images), 1, 1)
     for row, prediction in enumerate(proposing.predict(images)):
@@ -284,7 +284,7 @@ def test_tensors_that_are_no_squares(model):
     (prediction,) = proposing.predict(images)
     assert_is(prediction, output)
     assert prediction.boxes == ((60, 10, 92, 42),)
-    first, second = model.predict([images[0], photo(0, (99, 70))], patches=[[[60, 10, 92, 42]]] * 2)
+    first, second = model.predict([images[0], photo(0, (99, 70))], boxes=[[[60, 10, 92, 42]]] * 2)
     assert_is(first, output)
     assert first.boxes == second.boxes
 
@@ -301,27 +301,26 @@ def test_given_boxes_and_patches(model):
         outputs = [model(*tensors) for tensors in made]
     patches = torch.cat([tensors[1] for tensors in made])
     for row, picture in enumerate(pictures):
-        first = model.predict(picture, patches=boxes[row])
+        first = model.predict(picture, boxes=boxes[row])
         assert_is(first, outputs[row])
         assert_is(model.predict(picture, patches=patches[row]), outputs[row])
-        assert model.predict(picture, patches=first.boxes) == first
+        assert model.predict(picture, boxes=first.boxes) == first
     for given in (
-        boxes,
-        torch.stack(boxes),
-        patches,
-        list(patches),
-        patches.numpy(),
-        [boxes[0], patches[1]],
+        {"boxes": boxes},
+        {"boxes": torch.stack(boxes)},
+        {"patches": patches},
+        {"patches": list(patches)},
+        {"patches": patches.numpy()},
     ):
-        predictions = model.predict(pictures, patches=given)
+        predictions = model.predict(pictures, **given)
         for prediction, output in zip(predictions, outputs, strict=True):
             assert_is(prediction, output)
-    uneven = model.predict(pictures, patches=[boxes[0], boxes[1][:1]])
+    uneven = model.predict(pictures, boxes=[boxes[0], boxes[1][:1]])
     assert_is(uneven[0], outputs[0])
     with torch.no_grad():
         assert_is(uneven[1], model(made[1][0], made[1][1][:, :1]))
     over_the_edge = torch.tensor([[-0.9, 0.0, 90.9, 70.5]])
-    assert model.predict(pictures[0], patches=over_the_edge).boxes == ((0, 0, 90, 70),)
+    assert model.predict(pictures[0], boxes=over_the_edge).boxes == ((0, 0, 90, 70),)
 
 
 @pytest.mark.parametrize(("most", "passes"), [(1, [1] * 11), (4, [4, 4, 3])])
@@ -535,7 +534,7 @@ def test_pictures_stay_as_they_are(model, tmp_path):
         boxes.detach().clone(),
     )
     pictures = [*found.values(), turned, tensor]
-    model.predict(pictures, patches=[boxes] * len(pictures))
+    model.predict(pictures, boxes=[boxes] * len(pictures))
     after = turned.tobytes(), tensor.detach(), found["uint8"], boxes
     for old, new in zip(before, after, strict=True):
         assert torch.equal(old, new) if isinstance(old, torch.Tensor) else old == new
@@ -573,7 +572,7 @@ def test_the_dtype_of_the_model(model, dtype):
     exact = dict(zip(*model.predict(photo())[2:0:-1], strict=True))
     for source in (photo(), by_hand(photo())[0][0]):
         boxes = relative(*photo().size)[0] if isinstance(source, Image.Image) else None
-        prediction = other.predict(source, patches=boxes)
+        prediction = other.predict(source, boxes=boxes)
         assert len(prediction.indices) == 4
     tolerance = 1e-6 if dtype == torch.float64 else 0.05
     found = other.predict(photo())
@@ -592,7 +591,7 @@ def test_pictures_of_every_size(model, tmp_path, size):
     assert prediction.boxes == tuple(map(tuple, relative(*size)[0].tolist()))
 
 
-SHAPE = "Expected `image` to have shape (3, h, w) or (b, 3, h, w), but got "
+SHAPE = "Expected `images` to have shape (3, h, w) or (b, 3, h, w), but got "
 KINDS = "a path, a PIL image, an open binary file, an array or a tensor"
 BAD_PICTURES = [
     (torch.zeros(3, 3), ValueError, SHAPE + "(3, 3)."),
@@ -607,70 +606,70 @@ BAD_PICTURES = [
     (
         torch.zeros(2, 4, 20, 20),
         ValueError,
-        "Expected `image[0]` to have shape (3, h, w), but got (4, 20, 20).",
+        "Expected `images[0]` to have shape (3, h, w), but got (4, 20, 20).",
     ),
     (
         torch.zeros(3, 20, 20, dtype=torch.int64),
         TypeError,
-        "Expected `image` to be torch.uint8 (pixels 0 to 255) or floating point (normalised), but "
+        "Expected `images` to be torch.uint8 (pixels 0 to 255) or floating point (normalised), but "
         "got torch.int64.",
     ),
     (
         torch.tensor([0, math.nan, math.inf]).repeat(3, 2, 1),
         ValueError,
-        "Expected `image` to hold finite numbers, but 12 of its 18 are NaN or infinite.",
+        "Expected `images` to hold finite numbers, but 12 of its 18 are NaN or infinite.",
     ),
-    (None, TypeError, f"Expected `image` to be {KINDS}, or a list of these, but got NoneType."),
+    (None, TypeError, f"Expected `images` to be {KINDS}, or a list of these, but got NoneType."),
     (
         np.zeros((20, 20, 3)),
         TypeError,
-        "Expected `image` to be an array of uint8 (pixels 0 to 255), but got float64. Scale it, or "
-        "pass a normalised tensor.",
+        "Expected `images` to be an array of uint8 (pixels 0 to 255), but got float64. Scale it, "
+        "or pass a normalised tensor.",
     ),
     (
         np.zeros((3, 20, 20), np.uint8),
         ValueError,
-        "Expected `image` to have shape (h, w, 3), (h, w, 4) or (h, w), but got (3, 20, 20). Move "
+        "Expected `images` to have shape (h, w, 3), (h, w, 4) or (h, w), but got (3, 20, 20). Move "
         "the channels to the end: transpose(1, 2, 0).",
     ),
     (
         {"a.jpg", "b.jpg"},
         TypeError,
-        f"Expected `image` to be {KINDS}, or a list of these, but got set. It has no order for the "
-        "answers to follow: make it a list.",
+        f"Expected `images` to be {KINDS}, or a list of these, but got set. It has no order for "
+        "the answers to follow: make it a list.",
     ),
     (
         b"\x89PNG",
         TypeError,
-        f"Expected `image` to be {KINDS}, or a list of these, but got bytes. Wrap it in "
+        f"Expected `images` to be {KINDS}, or a list of these, but got bytes. Wrap it in "
         "io.BytesIO.",
     ),
     (
         {"image": "bird.jpg"},
         TypeError,
-        f"Expected `image` to be {KINDS}, or a list of these, but got dict. It has no order for "
+        f"Expected `images` to be {KINDS}, or a list of these, but got dict. It has no order for "
         "the answers to follow: make it a list.",
     ),
     (
         [Image.new("L", (5, 5)), [Image.new("L", (5, 5))]],
         TypeError,
-        f"Expected `image[1]` to be {KINDS}, but got list. Make it a flat list.",
+        f"Expected `images[1]` to be {KINDS}, but got list. Make it a flat list.",
     ),
     (
         [torch.zeros(1, 3, 20, 20)],
         ValueError,
-        "Expected `image[0]` to have shape (3, h, w), but got (1, 3, 20, 20).",
+        "Expected `images[0]` to have shape (3, h, w), but got (1, 3, 20, 20).",
     ),
     (
         io.StringIO("picture"),
         TypeError,
-        "Expected `image` to be a file opened in binary mode, but got one opened as text. Open it "
+        "Expected `images` to be a file opened in binary mode, but got one opened as text. Open it "
         "with open(path, 'rb').",
     ),
     (
         [Image.new("L", (5, 5)), io.BytesIO(b"picture")],
         ValueError,
-        f"Expected a readable picture in `image[1]`, but got: {UNKNOWN}.",
+        f"Expected a readable picture in `images[1]`, but got: {UNKNOWN}.",
     ),
     (
         "gone.jpg",
@@ -680,12 +679,12 @@ BAD_PICTURES = [
     (
         ["gone.jpg"],
         FileNotFoundError,
-        "Expected a picture at gone.jpg (`image[0]`), but there is no file.",
+        "Expected a picture at gone.jpg (`images[0]`), but there is no file.",
     ),
     (
         [Image.new("L", (5, 5)), "text.jpg"],
         ValueError,
-        f"Expected a readable picture at text.jpg (`image[1]`), but got: {UNKNOWN}. Replace or "
+        f"Expected a readable picture at text.jpg (`images[1]`), but got: {UNKNOWN}. Replace or "
         "remove the file.",
     ),
 ]
@@ -702,20 +701,20 @@ def test_bad_pictures(tmp_path, monkeypatch, image, error, sentence):
 
 
 ONE, TWO = Image.new("RGB", (60, 40)), [Image.new("RGB", (60, 40)), Image.new("RGB", (60, 40))]
-FORM = "to have shape (p, 4) for boxes or (p, 3, h, w) for patches, with p of at least 1, but got "
-BAD_PATCHES = [
+FORM = "to have shape (p, 4), with p of at least 1, but got "
+BAD_BOXES = [
     (
         ONE,
         [[0, 0, 61.5, 40]],
         ValueError,
-        "Expected box 0 of `image` to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside its 60 x "
-        "40 picture, but got (0.0, 0.0, 61.5, 40.0).",
+        "Expected box 0 of `images` to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside its 60 "
+        "x 40 picture, but got (0.0, 0.0, 61.5, 40.0).",
     ),
     (
         TWO,
         [[[0, 0, 9, 9]], [[0, 0, 9, 9], [5, 9, 5, 20]]],
         ValueError,
-        "Expected box 1 of `image[1]` to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside its "
+        "Expected box 1 of `images[1]` to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside its "
         "60 x 40 picture, but got (5.0, 9.0, 5.0, 20.0).",
     ),
     (
@@ -729,56 +728,83 @@ BAD_PATCHES = [
         ["bird.png"],
         [[[0, 0, 9, 99]]],
         ValueError,
-        "Expected box 0 of bird.png (`image[0]`) to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 "
+        "Expected box 0 of bird.png (`images[0]`) to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 "
         "inside its 60 x 40 picture, but got (0.0, 0.0, 9.0, 99.0).",
     ),
     (
         torch.zeros(3, 64, 64),
         [[0, 0, 9, 99]],
         ValueError,
-        "Expected box 0 of `image` to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside its 64 x "
-        "64 picture, but got (0.0, 0.0, 9.0, 99.0).",
+        "Expected box 0 of `images` to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside its 64 "
+        "x 64 picture, but got (0.0, 0.0, 9.0, 99.0).",
     ),
-    (ONE, torch.zeros(1, 3, 3, 32, 32), ValueError, f"Expected `patches` {FORM}(1, 3, 3, 32, 32)."),
-    (ONE, [1, 2, 30, 40], ValueError, f"Expected `patches` {FORM}(4,)."),
-    (ONE, torch.zeros(0, 4), ValueError, f"Expected `patches` {FORM}(0, 4)."),
-    (TWO, [[[0, 0, 9, 9]], [0, 0, 9, 9]], ValueError, f"Expected `patches[1]` {FORM}(4,)."),
+    (ONE, torch.zeros(1, 3, 3, 32, 32), ValueError, f"Expected `boxes` {FORM}(1, 3, 3, 32, 32)."),
+    (ONE, [1, 2, 30, 40], ValueError, f"Expected `boxes` {FORM}(4,)."),
+    (ONE, torch.zeros(0, 4), ValueError, f"Expected `boxes` {FORM}(0, 4)."),
+    (TWO, [[[0, 0, 9, 9]], [0, 0, 9, 9]], ValueError, f"Expected `boxes[1]` {FORM}(4,)."),
     (
         ONE,
         torch.zeros(2, 5),
         ValueError,
-        "Expected the boxes of `image` to have shape (n, 4) with at least one box, but got (2, 5).",
+        "Expected the boxes of `images` to have shape (n, 4) with at least one box, but got (2, "
+        "5).",
     ),
     (
         ONE,
         [[0, 0, math.nan, 9]],
         ValueError,
-        "Expected `patches` to hold finite numbers, but 1 of its 4 are NaN or infinite.",
+        "Expected `boxes` to hold finite numbers, but 1 of its 4 are NaN or infinite.",
     ),
     (
         ONE,
         [torch.zeros(4), torch.zeros(4)],
         TypeError,
-        "Expected `patches` to be a tensor of boxes (p, 4) or of patches (p, 3, h, w), but got "
-        "list.",
+        "Expected `boxes` to be a tensor of boxes (p, 4), but got list.",
     ),
     (
         TWO,
         torch.zeros(3, 1, 4),
         ValueError,
-        "Expected `patches` to hold an entry for each of the 2 pictures, but got 3.",
+        "Expected `boxes` to hold an entry for each of the 2 pictures, but got 3.",
     ),
     (
         TWO,
         5,
         ValueError,
-        "Expected `patches` to hold an entry for each of the 2 pictures, but got int.",
+        "Expected `boxes` to hold an entry for each of the 2 pictures, but got int.",
     ),
     (
         TWO,
         torch.tensor(5),
         ValueError,
-        "Expected `patches` to hold an entry for each of the 2 pictures, but got Tensor.",
+        "Expected `boxes` to hold an entry for each of the 2 pictures, but got Tensor.",
+    ),
+    (
+        ONE,
+        torch.zeros(2, 3, 32, 32),
+        ValueError,
+        f"Expected `boxes` {FORM}(2, 3, 32, 32). Pass patches as `patches`.",
+    ),
+]
+BAD_PATCHES = [
+    (
+        ONE,
+        [[0, 0, 9, 9]],
+        ValueError,
+        "Expected `patches` to have shape (p, 3, h, w), with p of at least 1, but got (1, 4). Pass "
+        "boxes as `boxes`.",
+    ),
+    (
+        TWO,
+        torch.zeros(3, 1, 3, 32, 32),
+        ValueError,
+        "Expected `patches` to hold an entry for each of the 2 pictures, but got 3.",
+    ),
+    (
+        ONE,
+        [[torch.zeros(4), torch.zeros(4)]],
+        TypeError,
+        "Expected `patches` to be a tensor of patches (p, 3, h, w), but got list.",
     ),
     (
         TWO,
@@ -788,6 +814,16 @@ BAD_PATCHES = [
         "them: (patches[0] / 255 - mean) / std, with the numbers in `data_config`.",
     ),
 ]
+
+
+@pytest.mark.parametrize(("image", "boxes", "error", "sentence"), BAD_BOXES)
+def test_bad_boxes(tmp_path, monkeypatch, image, boxes, error, sentence):
+    monkeypatch.chdir(tmp_path)
+    ONE.save(tmp_path / "bird.png")
+    model = trained_a_bit()
+    with nothing_changes(model), pytest.raises(error) as caught:
+        model.predict(image, boxes=boxes)
+    assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize(("image", "patches", "error", "sentence"), BAD_PATCHES)
@@ -819,15 +855,15 @@ def test_models_that_take_other_tensors():
     with pytest.raises(ValueError) as caught:
         model.predict([torch.zeros(3, IMAGE, IMAGE), torch.zeros(3, 32, 32)])
     assert str(caught.value) == (
-        "Expected `image[1]` of 64 x 64 pixels, the size that 'test_vit3' was built for, but got "
-        "shape (1, 3, 32, 32). Resize them, or build the backbone with another `img_size`."
+        "Expected `images[1]` of 64 x 64 pixels, the size that 'test_vit3' was built for, but got "
+        "shape (1, 3, 32, 32). Resize them, or build the backbone with another `image_size`."
     )
     model = make(in_chans=2)
     for picture in (photo(), "bird.jpg"):
         with pytest.raises(ValueError) as caught:
             model.predict(picture)
         assert str(caught.value) == (
-            "Expected `image` to be a normalised tensor (2, h, w) or an array (h, w, 2) of uint8, "
+            "Expected `images` to be a normalised tensor (2, h, w) or an array (h, w, 2) of uint8, "
             "because the model has in_chans=2 and files are read as gray, RGB or RGBA."
         )
     images = torch.randn(1, 2, IMAGE, IMAGE)
@@ -906,7 +942,7 @@ def test_any_iterable_of_pictures(model, tmp_path, monkeypatch):
     arrays = np.stack([np.asarray(Image.open(path)) for path in paths])
     assert model.predict(arrays) == wanted
     boxes = [relative(*photo().size)[0].tolist()] * 3  # lists, not tensors
-    assert model.predict(iter(paths), patches=boxes) == wanted
+    assert model.predict(iter(paths), boxes=boxes) == wanted
     assert len(model.explain(iter(paths)).target) == 3
 
 
@@ -919,7 +955,7 @@ def test_an_iterator_is_read_as_the_pictures_are_answered(model):
     with pytest.raises(FileNotFoundError) as caught:
         model.predict(pictures())
     assert str(caught.value) == (
-        "Expected a picture at gone.jpg (`image[8]`), but there is no file."
+        "Expected a picture at gone.jpg (`images[8]`), but there is no file."
     )
 
 

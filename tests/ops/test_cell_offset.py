@@ -47,7 +47,7 @@ def test_known_moves(side, move, wanted):
 def test_families_of_timm(name, size, wanted):
     for seed in range(2):
         torch.manual_seed(seed)
-        assert measure_cell_offset(FeatureBackbone(name, img_size=size), size) == wanted
+        assert measure_cell_offset(FeatureBackbone(name, image_size=size), size) == wanted
 
 
 def test_other_channels_and_half_precision():
@@ -57,7 +57,7 @@ def test_other_channels_and_half_precision():
 
 
 def test_nothing_changes():
-    backbone = FeatureBackbone("test_resnet", img_size=64).train()
+    backbone = FeatureBackbone("test_resnet", image_size=64).train()
     backbone.model.layer1.eval()
     name, first = next(backbone.named_parameters())
     first.grad = torch.ones_like(first)
@@ -122,13 +122,13 @@ def test_cells_are_laid_where_they_look(offset, steps):
 
 def test_a_backbone_built_in_inference_mode():
     with torch.inference_mode():
-        backbone = FeatureBackbone("mobilenetv2_050", img_size=320)
+        backbone = FeatureBackbone("mobilenetv2_050", image_size=320)
     assert measure_cell_offset(backbone, 320) == -0.5
 
 
 def test_attention_biases_are_not_kept_with_their_graph():
     """LeViT keeps them of a pass in eval mode, and can then no longer be copied."""
-    backbone = FeatureBackbone("levit_128s", img_size=64, depth=(1, 1, 1)).eval()
+    backbone = FeatureBackbone("levit_128s", image_size=64, depth=(1, 1, 1)).eval()
     measure_cell_offset(backbone, 64)
     copy.deepcopy(backbone)
     backbone(torch.zeros(1, 3, 64, 64))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from recurrent_attention.ops.proposal import crop_patches, propose_boxes, saliency
+from recurrent_attention.ops import crop_patches, propose_boxes, saliency
 
 
 def spread(values):

@@ -18,12 +18,12 @@ from recurrent_attention.data import (
     Pictures,
     StanfordDogs,
     TwoStreamDataset,
-    check,
-    open_picture,
+    check_pictures,
     read_boxes,
     read_patch_file,
 )
 from recurrent_attention.data._fetching.archive import unpack
+from recurrent_attention.images import open_picture
 from recurrent_attention.training import RunFolder
 from recurrent_attention.training.checkpoints import Checkpoints
 
@@ -100,7 +100,7 @@ def weights(folder):
 READERS = {
     "a missing picture": lambda f: open_picture(f / "gone.png"),
     "a folder": open_picture,
-    "no picture": lambda f: ((f / "x.png").write_text("x"), open_picture(f / "x.png")),
+    "no picture": lambda f: (f / "x.png").write_text("x")(f / "x.png"),
     "boxes": boxes_file,
     "no boxes": lambda f: TwoStreamDataset(pictures(f), {}),
     "few boxes": lambda f: TwoStreamDataset(
@@ -121,7 +121,7 @@ READERS = {
     "cub without its class": lambda f: cub(f, classes_txt="2 a"),
     "cub with a bad row": lambda f: cub(f, images_txt="x"),
     "dogs without files": StanfordDogs,
-    "nothing to check": lambda f: check(f / "gone"),
+    "nothing to check": lambda f: check_pictures(f / "gone"),
     "an archive": archive,
     "weights": weights,
     "missing weights": lambda f: load_checkpoint(make(), f / "gone.pth"),
@@ -153,9 +153,9 @@ def test_messages_are_one_line_that_any_terminal_takes(folder, reader):
 
 
 def test_a_report_and_its_command(folder):
-    report = check(folder, progress=False)
+    report = check_pictures(folder, progress=False)
     (folder / ODD / "bad.png").write_text("x")
-    report = check(folder, progress=False)
+    report = check_pictures(folder, progress=False)
     text = str(report)
     assert text.replace("\n", "").isprintable()
     assert SHOWN in text

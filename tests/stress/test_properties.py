@@ -24,12 +24,12 @@ from recurrent_attention import (
 from recurrent_attention.data import (
     Pictures,
     TwoStreamDataset,
-    open_picture,
     read_boxes,
     write_boxes,
 )
 from recurrent_attention.hub.names import canonical_names
-from recurrent_attention.ops.proposal import crop_patches, saliency
+from recurrent_attention.images import open_picture
+from recurrent_attention.ops import crop_patches, saliency
 from recurrent_attention.training import Recipe
 from recurrent_attention.training.draws import EpochOrder, seed_of
 from recurrent_attention.training.recipe import learning_rate_factor
@@ -82,7 +82,7 @@ def test_attention_answers_each_row_by_itself(shape, batch, scale, seed):
 @few
 @given(height=st.integers(1, 5), width=st.integers(1, 5), batch=st.integers(1, 3), seed=seeds)
 def test_backbones_take_any_multiple(height, width, batch, seed):
-    backbone = FeatureBackbone("test_resnet", img_size=64).eval()
+    backbone = FeatureBackbone("test_resnet", image_size=64).eval()
     images = randn(seed, batch, 3, 32 * height, 32 * width)
     with torch.no_grad():
         found = backbone(images)

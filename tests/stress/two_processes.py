@@ -24,7 +24,7 @@ from recurrent_attention.training import (
     fit_global_head,
     join_processes,
     loop,
-    propose_patches,
+    propose_boxes_for,
 )
 
 QUIET = {"device": "cpu", "progress": False}
@@ -77,7 +77,7 @@ def run(folder: Path) -> None:
     model = make_model()
     fit_global_head(model, pictures, recipe=Recipe(epochs=2, batch_size=4), **QUIET)
     found["head"] = model.state_dict()
-    found["boxes"] = propose_patches(model, pictures, **QUIET)
+    found["boxes"] = propose_boxes_for(model, pictures, **QUIET)
     if processes.is_main_process:
         torch.save(found, folder / f"found-{count}.pt")
     processes.destroy_process_group()

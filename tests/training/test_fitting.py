@@ -12,7 +12,7 @@ from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
-from recurrent_attention.hub import mixin as sharing
+from recurrent_attention.hub import hub_network as sharing
 from recurrent_attention.images.views import IMAGENET_MEAN, IMAGENET_STD
 from recurrent_attention.training import (
     Evaluation,

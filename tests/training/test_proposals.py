@@ -11,14 +11,13 @@ from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import (
     Pictures,
     TwoStreamDataset,
-    open_picture,
     read_boxes,
     write_boxes,
 )
+from recurrent_attention.images import open_picture
 from recurrent_attention.images.views import cut_view, pixels_of
-from recurrent_attention.ops.proposal import propose_boxes
-from recurrent_attention.proposal import boxes_of_saliency
-from recurrent_attention.training import Recipe, fit_global_head, propose_patches
+from recurrent_attention.ops.proposal import propose_boxes, propose_mixed_boxes
+from recurrent_attention.training import Recipe, fit_global_head, propose_boxes_for
 
 QUIET = {"device": "cpu", "progress": False}
 
@@ -57,7 +56,7 @@ def test_a_large_jpeg_is_decoded_in_part_where_the_view_is_small(tmp_path, monke
     )
     for name in ("large.jpg", "large.png"):
         pictures = Pictures(tmp_path, [name], [0], ["a"])
-        found[name] = propose_patches(model, pictures, **QUIET)[name]
+        found[name] = propose_boxes_for(model, pictures, **QUIET)[name]
     assert model.proposal_size == 128
     assert asked == [2, 2]
     assert torch.equal(found["large.jpg"], found["large.png"])
@@ -117,7 +116,7 @@ def test_boxes_are_those_of_the_model(tmp_path):
     pictures = Pictures(tmp_path, ["0.png", "1.png", "2.png"], [0, 0, 0], ["noise"])
     model = make()
     assert model.proposal_size == 64  # twice the image: its map has 2 cells a side, 14 are wanted
-    boxes = propose_patches(model, pictures, cache_dir=tmp_path / "cache", **QUIET)
+    boxes = propose_boxes_for(model, pictures, cache_dir=tmp_path / "cache", **QUIET)
     assert list(boxes) == list(pictures.names)
     for index in range(3):
         picture, _ = pictures[index]
@@ -132,20 +131,20 @@ def test_boxes_are_those_of_the_model(tmp_path):
 def test_the_cache_is_of_the_pictures_and_the_weights(colored_pictures, tmp_path, monkeypatch):
     pictures, _ = colored_pictures
     model = make()
-    first = propose_patches(model, pictures, cache_dir=tmp_path, **QUIET)
+    first = propose_boxes_for(model, pictures, cache_dir=tmp_path, **QUIET)
     asked = []
     propose = TwoStreamClassifier.propose
     monkeypatch.setattr(
         TwoStreamClassifier, "propose", lambda *args: asked.append(1) or propose(*args)
     )
-    again = propose_patches(model, pictures, cache_dir=tmp_path, **QUIET)
+    again = propose_boxes_for(model, pictures, cache_dir=tmp_path, **QUIET)
     assert not asked
     assert all(torch.equal(first[name], again[name]) for name in first)
     torch.nn.init.normal_(model.global_head.weight)
-    propose_patches(model, pictures.subset([1, 2]), cache_dir=tmp_path, **QUIET)
+    propose_boxes_for(model, pictures.subset([1, 2]), cache_dir=tmp_path, **QUIET)
     assert len(asked) == 2
     torch.nn.init.normal_(model.local_head.weight)  # the local stream has no say
-    propose_patches(model, pictures.subset([1, 2]), cache_dir=tmp_path, **QUIET)
+    propose_boxes_for(model, pictures.subset([1, 2]), cache_dir=tmp_path, **QUIET)
     assert len(asked) == 2
 
 
@@ -167,13 +166,13 @@ def test_proposal_size(backbone, image_size, side):
 
 def test_three_of_ten_boxes_are_wide():
     salient = torch.rand(2, 14, 14, generator=torch.Generator().manual_seed(0))
-    found = boxes_of_saliency(salient, (200, 400), 10, -0.5)
+    found = propose_mixed_boxes(salient, (200, 400), 10, -0.5)
     common = {"cell_offset": -0.5}
     small = propose_boxes(salient, (200, 400), num_boxes=7, **common)
     wide = propose_boxes(salient, (200, 400), num_boxes=3, window_sides=(0.5, 0.6, 0.7), **common)
     assert torch.equal(found, torch.cat([small, wide], dim=1))
     for few in (1, 3):
-        found = boxes_of_saliency(salient, (200, 400), few, -0.5)
+        found = propose_mixed_boxes(salient, (200, 400), few, -0.5)
         assert torch.equal(found, propose_boxes(salient, (200, 400), num_boxes=few, **common))
 
 

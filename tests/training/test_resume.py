@@ -13,10 +13,10 @@ from helpers.runs import LOOK, QUIET, make_data, make_model, results
 from stress.kills import without_times
 
 from recurrent_attention import TwoStreamClassifier
+from recurrent_attention._files import whole_file
 from recurrent_attention.training import Recipe, RunFolder, fit, loop
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.draws import Draws, EpochOrder
-from recurrent_attention.whole_file import whole_file
 
 RECIPE = Recipe(epochs=3, batch_size=4, lr=1e-3, seed=5)  # 4 updates an epoch
 

@@ -17,7 +17,7 @@ from recurrent_attention.training import (
     evaluate,
     fit,
     fit_global_head,
-    propose_patches,
+    propose_boxes_for,
 )
 
 QUIET = {"device": "cpu", "progress": False}
@@ -197,7 +197,7 @@ def test_what_is_no_data_set_of_views(pictures):
             "Pass its `pictures`.",
         ),
         (
-            lambda: propose_patches(model, some),
+            lambda: propose_boxes_for(model, some),
             "`pictures` to be Pictures, such as PictureFolder(root), but got TwoStreamDataset.",
         ),
     ):
@@ -220,7 +220,7 @@ def test_nothing_to_train_on(pictures):
         assert str(caught.value) == (
             f"Expected `{name}` to hold at least one picture, but it is empty."
         )
-    assert propose_patches(model, none, **QUIET) == {}
+    assert propose_boxes_for(model, none, **QUIET) == {}
 
 
 # Kinds of models
@@ -236,7 +236,7 @@ def test_models_of_every_precision_train_and_answer(pictures, tmp_path, dtype):
     for frozen in (False, True):
         found = evaluate(model, data, frozen=frozen, **QUIET).loss
         assert found == pytest.approx(wanted, rel=tolerance)
-    boxes = propose_patches(model, pictures, **QUIET)
+    boxes = propose_boxes_for(model, pictures, **QUIET)
     assert boxes["auk/0.png"].dtype == torch.float32
     if dtype == torch.float16:
         for call in (
@@ -336,8 +336,8 @@ def test_pictures_that_are_no_files(tmp_path):
     pictures = InMemory("nowhere", ["0", "1", "2", "3"], [0, 0, 1, 1], ["a", "b"])
     model = make()
     fit_global_head(model, pictures, recipe=ONCE, **QUIET)
-    boxes = propose_patches(model, pictures, cache_dir=tmp_path / "boxes", **QUIET)
-    again = propose_patches(model, pictures, cache_dir=tmp_path / "boxes", **QUIET)
+    boxes = propose_boxes_for(model, pictures, cache_dir=tmp_path / "boxes", **QUIET)
+    again = propose_boxes_for(model, pictures, cache_dir=tmp_path / "boxes", **QUIET)
     assert all(torch.equal(boxes[name], again[name]) for name in pictures.names)
     data = TwoStreamDataset.for_model(model, pictures, boxes, train=True)
     recipe = Recipe(epochs=1, batch_size=4, freeze=True)

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from recurrent_attention.data.checking.problems import check
+from recurrent_attention.data.checking.problems import check_pictures
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="list everything, not the first of each")
     arguments = parser.parse_args()
     try:
-        report = check(arguments.folder, num_workers=arguments.num_workers)
+        report = check_pictures(arguments.folder, num_workers=arguments.num_workers)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(report.describe(most=None if arguments.all else 5))  # noqa: T201  # it is a command

@@ -21,7 +21,7 @@ class _Entry(NamedTuple):
     found: Decoded
 
 
-def check(
+def check_pictures(
     data: str | os.PathLike[str] | Pictures | Sequence[Pictures],
     *,
     num_workers: int = 0,
@@ -59,7 +59,7 @@ def check(
         >>> for name in ("train/wren/1.png", "test/wren/1.png", "test/wren/2.png"):
         ...     (root / name).parent.mkdir(parents=True, exist_ok=True)
         ...     Image.new("RGB", (9, 9), "red" if name[-5] == "1" else "blue").save(root / name)
-        >>> report = check(root, progress=False)
+        >>> report = check_pictures(root, progress=False)
         >>> report.ok, [problem.kind for problem in report.problems]
         (False, ['duplicate across splits'])
     """

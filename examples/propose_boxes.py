@@ -1,6 +1,6 @@
 r"""Write a file of label-free patches for all pictures in a folder.
 
-    python examples/propose_patches.py FOLDER --model DIR
+    python examples/propose_boxes.py FOLDER --model DIR
 
 DIR is what `save_pretrained` wrote. The file goes into `read_boxes`, and into cub_reproduce.py as
 `--patches FILE`.
@@ -13,7 +13,7 @@ from pathlib import Path
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention._errors import printable
 from recurrent_attention.data import Pictures, pictures_under, write_boxes
-from recurrent_attention.training import propose_patches
+from recurrent_attention.training import propose_boxes_for
 
 
 def main(arguments: list[str] | None = None) -> Path:
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> Path:
     if args.num_patches is not None:
         model.num_patches = args.num_patches
     pictures = Pictures(args.folder, names, [0] * len(names), ["unknown"])
-    write_boxes(args.out, propose_patches(model, pictures))
+    write_boxes(args.out, propose_boxes_for(model, pictures))
     print(f"boxes of {len(names)} pictures in {printable(args.out)}")
     return args.out
 
