@@ -1,14 +1,13 @@
 """Draw docs/birds.jpg: one row for each class of SyntheticBirds.
 
-python benchmarks/bird_sheet.py
+PYTHONPATH=examples python benchmarks/bird_sheet.py
 """
 
 import tempfile
 from pathlib import Path
 
+from drawn_birds import SyntheticBirds
 from PIL import Image, ImageDraw, ImageFont
-
-from recurrent_attention.data import SyntheticBirds
 
 COLUMNS, CELL, MARGIN, LABEL = 6, (176, 132), 6, 150
 

@@ -1,4 +1,7 @@
-"""Draw docs/method.svg, the figure of the method: python benchmarks/method_figure.py [OUT]."""
+"""Draw docs/method.svg, the figure of the method.
+
+PYTHONPATH=examples python benchmarks/method_figure.py [OUT]
+"""
 
 import sys
 import tempfile
@@ -6,11 +9,10 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from drawn_birds import SyntheticBirds
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
-
-from recurrent_attention.data import SyntheticBirds
 
 OUT = Path(__file__).parents[1] / "docs" / "method.svg"
 INK, PALE, GLOBAL, LOCAL = "#222222", "#777777", "#4477aa", "#d0631c"

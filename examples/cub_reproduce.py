@@ -30,6 +30,7 @@ from typing import Any
 
 import timm
 import torch
+from drawn_birds import SyntheticBirds
 from PIL import Image
 from torch import Tensor
 
@@ -39,7 +40,6 @@ from recurrent_attention._errors import printable
 from recurrent_attention.data import (
     CUB200,
     Pictures,
-    SyntheticBirds,
     TwoStreamDataset,
     find_patch_files,
     read_boxes,

@@ -13,7 +13,6 @@ from recurrent_attention.data.dogs import StanfordDogs
 from recurrent_attention.data.folder import PictureFolder
 from recurrent_attention.data.listing import pictures_under
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.data.synthetic import SyntheticBirds
 from recurrent_attention.data.two_stream import TwoStreamDataset, TwoStreamSample
 
 __all__ = [
@@ -24,7 +23,6 @@ __all__ = [
     "Pictures",
     "Problem",
     "StanfordDogs",
-    "SyntheticBirds",
     "TwoStreamDataset",
     "TwoStreamSample",
     "check_pictures",

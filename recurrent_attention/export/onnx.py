@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-import recurrent_attention
 from recurrent_attention._errors import printable
 from recurrent_attention._files import whole_file
 from recurrent_attention._modes import drop_kept, view_of
+from recurrent_attention._version import __version__
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.export.graph import (
     Kind,
@@ -115,7 +115,7 @@ def _metadata(graph: OnnxGraph) -> dict[str, object]:
         "graph": graph.kind,
         "global_backbone": model.global_backbone.name,
         "local_backbone": model.local_backbone.name,
-        "recurrent_attention": recurrent_attention.__version__,
+        "recurrent_attention": __version__,
     }
 
 

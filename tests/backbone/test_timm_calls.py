@@ -17,9 +17,9 @@ from recurrent_attention import (
     RecurrentRefinedAttention,
     TwoStreamClassifier,
     check_backbone,
-    proposal,
 )
 from recurrent_attention._modes import eval_view, view_of
+from recurrent_attention.ops import cell_offset
 
 SIZES = {"image_size": 64, "patch_size": 32}
 KINDS = ["test_resnet", "test_vit", "test_convnext", "test_mambaout"]
@@ -364,9 +364,9 @@ def test_what_timm_models_keep_for_evaluation_is_kept_apart():
 def test_offsets_are_measured_once_for_a_model_and_its_views(monkeypatch):
     model = make().train()
     measured = []
-    real = proposal.measure_cell_offset
+    real = cell_offset.measure_cell_offset
     monkeypatch.setattr(
-        proposal, "measure_cell_offset", lambda *a, **k: measured.append(1) or real(*a, **k)
+        cell_offset, "measure_cell_offset", lambda *a, **k: measured.append(1) or real(*a, **k)
     )
     for _ in range(3):
         model.predict(picture())

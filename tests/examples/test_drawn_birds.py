@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_birds import SyntheticBirds, writer
+from drawn_birds.drawing import MARKS, Drawing, Mark, draw_bird
+from drawn_birds.writer import PART_NAMES, class_name, write_synthetic_birds
 from numpy.typing import NDArray
 from PIL import Image
-
-from recurrent_attention.data import SyntheticBirds
-from recurrent_attention.data.birds import writer
-from recurrent_attention.data.birds.drawing import MARKS, Drawing, Mark, draw_bird
-from recurrent_attention.data.birds.writer import PART_NAMES, class_name, write_synthetic_birds
 
 SIZE = (192, 144)
 

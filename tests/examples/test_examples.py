@@ -4,12 +4,12 @@ import json
 import shutil
 
 import pytest
+from drawn_birds import SyntheticBirds
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import (
     CUB200,
-    SyntheticBirds,
     find_patch_files,
     read_patch_file,
     write_boxes,

@@ -20,8 +20,8 @@ from torch.export import Dim
 
 from recurrent_attention import TwoStreamClassifier, export_onnx
 from recurrent_attention.export import onnx as onnx_export
+from recurrent_attention.network import TwoStreamNetwork
 from recurrent_attention.ops.cell_offset import measure_cell_offset
-from recurrent_attention.proposal import boxes_of_map
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -129,9 +129,9 @@ def test_a_compiled_graph_is_not_used_for_a_model_whose_cells_look_elsewhere():
         model.measured_offsets.of_global = offset
         channels, generator = model.global_backbone.out_channels, torch.Generator().manual_seed(0)
         feature_map = torch.randn(2, channels, 7, 7, generator=generator)
-        compiled = torch.compile(boxes_of_map, fullgraph=True, backend="eager")
+        compiled = torch.compile(TwoStreamNetwork.propose_on_map, fullgraph=True, backend="eager")
         found.append(compiled(model, feature_map, *inputs(2)))
-        assert torch.equal(found[-1], boxes_of_map(model, feature_map, *inputs(2)))
+        assert torch.equal(found[-1], model.propose_on_map(feature_map, *inputs(2)))
     assert not torch.equal(*found)
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
-from recurrent_attention.hub import hub_network as sharing
+from recurrent_attention.hub import hub_network
 from recurrent_attention.images.views import IMAGENET_MEAN, IMAGENET_STD
 from recurrent_attention.training import (
     Evaluation,
@@ -449,7 +449,7 @@ def test_a_failed_save_keeps_the_model_before(tmp_path, monkeypatch):
         Path(path).write_bytes(b"half")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(sharing, "save_model", cut_off)
+    monkeypatch.setattr(hub_network, "save_model", cut_off)
     with pytest.raises(OSError, match="no space"):
         run.save_model(model)
     assert (run.model_dir / "model.safetensors").read_bytes() == before

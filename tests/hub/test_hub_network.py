@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.hub import hub_network as sharing
+from recurrent_attention.hub import hub_network
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and file size limits")
 NAMES = ["auk", "b`ee\n", "<c>", "d|o", "é"]
@@ -151,7 +151,7 @@ def test_a_kill_in_the_middle_keeps_what_was_there(model, tmp_path, monkeypatch,
             Path(path).write_bytes(before["model.safetensors"][:1_000_000])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(sharing, "save_model", killed_half_way)
+    monkeypatch.setattr(hub_network, "save_model", killed_half_way)
     child = os.fork()
     if not child:
         try:

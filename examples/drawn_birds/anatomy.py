@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from recurrent_attention.data.birds.brushes import Colour, Points, at, darker, mix, smooth
+from drawn_birds.brushes import Colour, Points, at, darker, mix, smooth
 
 _BACKS: tuple[Colour, ...] = (
     (126, 94, 66),  # brown

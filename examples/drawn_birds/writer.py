@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from recurrent_attention.data.birds.drawing import MARKS, Drawing, Mark, draw_bird
+from drawn_birds.drawing import MARKS, Drawing, Mark, draw_bird
 
 PART_NAMES = (
     "back", "beak", "belly", "breast", "crown", "forehead", "left eye", "left leg", "left wing",

@@ -10,18 +10,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops
 
-from recurrent_attention.data.birds.anatomy import Bird, random_bird
-from recurrent_attention.data.birds.brushes import (
-    Brush,
-    Colour,
-    Frame,
-    Points,
-    at,
-    darker,
-    smooth,
-)
-from recurrent_attention.data.birds.perches import Perch, paint_perch, random_perch
-from recurrent_attention.data.birds.plumage import (
+from drawn_birds.anatomy import Bird, random_bird
+from drawn_birds.brushes import Brush, Colour, Frame, Points, at, darker, smooth
+from drawn_birds.perches import Perch, paint_perch, random_perch
+from drawn_birds.plumage import (
     paint_bill,
     paint_crown,
     paint_eye,
@@ -32,13 +24,7 @@ from recurrent_attention.data.birds.plumage import (
     shading,
     soft_plumage,
 )
-from recurrent_attention.data.birds.scenery import (
-    Light,
-    finish,
-    paint_background,
-    paint_berries,
-    random_light,
-)
+from drawn_birds.scenery import Light, finish, paint_background, paint_berries, random_light
 
 _OVERSAMPLING = 2
 """Pixels drawn for each pixel kept, along each side: at 2 edges are smooth, at 3 it is slow."""
@@ -162,12 +148,7 @@ def _paint_legs(brush: Brush, bird: Bird, perch: Perch) -> None:
 
 
 def _paint_bird(
-    canvas: Image.Image,
-    frame: Frame,
-    bird: Bird,
-    light: Light,
-    mark: Mark,
-    strokes: Points,
+    canvas: Image.Image, frame: Frame, bird: Bird, light: Light, mark: Mark, strokes: Points
 ) -> None:
     """Paint tail, body, wing and head on a layer, light the layer, and lay it on the canvas."""
 

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from recurrent_attention.data.birds.writer import ARGUMENTS_FILE, EDITION, write_synthetic_birds
-from recurrent_attention.data.cub import CUB200
+from drawn_birds.writer import ARGUMENTS_FILE, EDITION, write_synthetic_birds
+from recurrent_attention.data import CUB200
 
 
 class SyntheticBirds(CUB200):

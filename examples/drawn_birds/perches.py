@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from recurrent_attention.data.birds.brushes import Brush, Colour, Points, at, darker, mix, smooth
+from drawn_birds.brushes import Brush, Colour, Points, at, darker, mix, smooth
 
 _LEAVES: tuple[Colour, ...] = (
     (98, 132, 68), (130, 150, 80), (72, 110, 74), (150, 158, 94), (88, 122, 98), (158, 142, 80),

@@ -3,18 +3,9 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from recurrent_attention.data.birds.anatomy import Bird
-from recurrent_attention.data.birds.brushes import (
-    Brush,
-    Colour,
-    Frame,
-    Points,
-    at,
-    darker,
-    mix,
-    smooth,
-)
-from recurrent_attention.data.birds.scenery import Light
+from drawn_birds.anatomy import Bird
+from drawn_birds.brushes import Brush, Colour, Frame, Points, at, darker, mix, smooth
+from drawn_birds.scenery import Light
 
 _WING = ((0.68, 0.02), (0.5, 0.3), (-0.1, 0.38), (-0.7, 0.24), (-1.2, 0.1), (-0.7, -0.14),
          (-0.1, -0.32), (0.4, -0.26))  # fmt: skip

@@ -7,13 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from recurrent_attention.data.birds.brushes import (
-    Colour,
-    darker,
-    gradient,
-    mix,
-    smooth,
-)
+from drawn_birds.brushes import Colour, darker, gradient, mix, smooth
 
 _BACKGROUND_SIDE = 80
 """Longer side in pixels at which backgrounds are painted: they are out of focus anyway."""
