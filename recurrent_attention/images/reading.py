@@ -20,8 +20,8 @@ Mode = Literal["L", "RGB", "RGBA"]
 # and that for PostScript starts an interpreter. HEIF is there once a package registers it.
 PICTURE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "HEIF")
 _LOADED_FORMATS = (*PICTURE_FORMATS, "MPO")  # what Pillow calls a JPEG of several pictures
-# What an EXIF orientation asks for; 1 is upright. `PIL.ImageOps.exif_transpose` also writes the other
-# tags anew: with Pillow 13.0 it raised on 57 of 14,110 pictures that are whole but for such a tag.
+# What an EXIF orientation asks for; 1 is upright. `PIL.ImageOps.exif_transpose` also writes other
+# tags anew: in Pillow 13.0 it raised on 57 of 14,110 pictures that are whole but for such a tag.
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
@@ -18,11 +17,11 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.heads import TwoStreamOutput
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
 from recurrent_attention.training.features import FeatureDataset, frozen_features
 from recurrent_attention.training.networks import Heads, Streams
 from recurrent_attention.training.processes import Device
+from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.views import Views, views_of
 
 
@@ -133,58 +132,57 @@ def evaluate(
     views = views_of(model, data, "data", stacklevel=2)
     if any(part.train for part in views.parts):
         raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
-    accelerator = make_accelerator(device, precision, 1)
-    model.to(accelerator.device)
+    resources = Resources(
+        model,
+        device=device,
+        num_workers=num_workers,
+        progress=progress,
+        cache_dir=cache_dir,
+        precision=precision,
+    )
     dataset: Views | FeatureDataset = views
     if frozen:
-        dataset = frozen_features(
-            model,
-            views,
-            accelerator=accelerator,
-            cache_dir=cache_dir,
-            num_workers=num_workers,
-            progress=progress,
-        )
+        dataset = frozen_features(model, views, resources)
     order = EpochOrder(dataset, seed=0, shuffle=False)
     loader = loader_of(dataset, order, batch_size, 0 if frozen else num_workers)
-    progress = progress and accelerator.is_main_process
     with eval_view(model) as view, torch.random.fork_rng():
         network: nn.Module = Heads(view) if frozen else Streams(view)
-        network, loader = accelerator.prepare(network, loader)
-        return run_evaluation(
-            accelerator, network, loader, model.num_classes, TwoStreamLoss(), progress
-        )
+        network, loader = resources.accelerator.prepare(network, loader)
+        return run_evaluation(resources, network, loader, model.num_classes, TwoStreamLoss())
 
 
 def run_evaluation(
-    accelerator: Accelerator,
+    resources: Resources,
     network: nn.Module,
     loader: DataLoader[Any],
     num_classes: int,
     loss_of: TwoStreamLoss,
-    progress: bool,
     *,
     after_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Go over `loader` once, with a network that is prepared and on its device.
 
     Args:
-        accelerator: that prepared the two.
+        resources: whose accelerator prepared the two.
         network: `TwoStreamClassifier` or `Heads`; it is left in eval mode.
         loader: gives (indices, images, patches, labels) or (indices, features, features, labels).
         num_classes: k.
         loss_of: the loss to report.
-        progress: show a bar.
         after_batch: called after each batch.
 
     Returns:
         `Evaluation`, the same in every process.
     """
     network.eval()
+    accelerator = resources.accelerator
     scores = Scores(num_classes, accelerator.device)
     started = time.perf_counter()
     bar = tqdm(
-        plainly(loader), desc="evaluate", total=len(loader), leave=False, disable=not progress
+        plainly(loader),
+        desc="evaluate",
+        total=len(loader),
+        leave=False,
+        disable=not resources.progress,
     )
     with torch.no_grad():
         for _, first, second, labels, *_ in bar:

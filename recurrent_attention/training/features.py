@@ -1,8 +1,6 @@
 """Features of frozen backbones, computed once and kept on disk."""
 
-import hashlib
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +22,7 @@ from recurrent_attention.training.feature_store import (
     key_of,
 )
 from recurrent_attention.training.processes import share_of_missing
+from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.views import Views, cast
 from recurrent_attention.training.whole_pictures import (
     PICTURES_PER_SHARD,
@@ -91,11 +90,7 @@ class FeatureDataset(Dataset[FeatureSample]):
 def frozen_features(
     model: TwoStreamClassifier,
     data: Views,
-    *,
-    accelerator: Accelerator,
-    cache_dir: str | Path | None = None,
-    num_workers: int = 0,
-    progress: bool = True,
+    resources: Resources,
 ) -> FeatureDataset:
     """Compute what frozen backbones see in every picture and patch, or take it from the cache.
 
@@ -106,10 +101,7 @@ def frozen_features(
     Args:
         model: whose backbones to use; they run in eval mode.
         data: pictures and boxes; with `train` and `flip` also the mirrored views.
-        accelerator: names device and precision.
-        cache_dir: folder to keep features in, or None for memory only.
-        num_workers: processes that read pictures.
-        progress: show a bar.
+        resources: to read and compute with.
 
     Returns:
         A data set of features.
@@ -125,7 +117,7 @@ def frozen_features(
             )
     stores, digests = [], []
     for is_global in (True, False):
-        digest, store = _store(model, is_global, accelerator, cache_dir)
+        digest, store = _store(model, is_global, resources)
         digests.append(digest)
         stores.append(store)
     keys = [_keys(data, index, digests) for index in range(len(data))]
@@ -137,8 +129,7 @@ def frozen_features(
             for image_key, patch_keys in variants
         )
     )
-    progress = progress and accelerator.is_main_process
-    _fill(model, data, missing, keys, stores, accelerator, num_workers, progress)
+    _fill(model, data, missing, keys, stores, resources)
     for store in stores:
         store.exchange()
     return FeatureDataset(data, stores[0], stores[1], keys)
@@ -147,11 +138,7 @@ def frozen_features(
 def whole_features(
     model: TwoStreamClassifier,
     pictures: Pictures,
-    *,
-    accelerator: Accelerator,
-    cache_dir: str | Path | None = None,
-    num_workers: int = 0,
-    progress: bool = True,
+    resources: Resources,
 ) -> Tensor:
     """Compute what the global backbone sees in every picture, as it is and mirrored.
 
@@ -160,15 +147,12 @@ def whole_features(
     Args:
         model: whose backbone to use, in eval mode.
         pictures: to look at.
-        accelerator: as for `frozen_features`.
-        cache_dir: as for `frozen_features`.
-        num_workers: as for `frozen_features`.
-        progress: show a bar.
+        resources: to read and compute with.
 
     Returns:
         (n 2 c), or (n 2 c h w) where the head needs maps.
     """
-    digest, store = _store(model, True, accelerator, cache_dir)
+    digest, store = _store(model, True, resources)
     side, keys = model.image_size, []
     for index in range(len(pictures)):
         look = [*_look_of(WholePictures(model, pictures, [], side), pictures, index), side]
@@ -179,7 +163,7 @@ def whole_features(
     shown = WholePictures(model, pictures, missing, side)
     found: dict[bytes, Tensor] = {}
     with eval_view(model) as model, torch.no_grad():
-        for some, views in whole_views(model, shown, num_workers, progress, "features"):
+        for some, views in whole_views(model, shown, resources, "features"):
             for mirrored, seen in enumerate((views, views.flip(-1))):
                 rows = _kept(model.global_backbone(seen), model.global_convs is None)
                 found |= {keys[index][mirrored]: row for index, row in zip(some, rows, strict=True)}
@@ -191,20 +175,16 @@ def whole_features(
 
 
 def _store(
-    model: TwoStreamClassifier,
-    is_global: bool,
-    accelerator: Accelerator,
-    cache_dir: str | Path | None,
+    model: TwoStreamClassifier, is_global: bool, resources: Resources
 ) -> tuple[str, FeatureStore]:
     """Open the store of a stream's features; return what its keys begin with, too."""
     backbone = model.global_backbone if is_global else model.local_backbone
     keeps_map = is_global and model.global_convs is not None
     dtype = next(backbone.parameters()).dtype
-    digest = f"{digest_of(backbone)}-{keeps_map}-{accelerator.mixed_precision}"
+    digest = f"{digest_of(backbone)}-{keeps_map}-{resources.accelerator.mixed_precision}"
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         digest += f"-{dtype}"
-    short = hashlib.sha256(digest.encode()).hexdigest()[:16]
-    return digest, FeatureStore(Path(cache_dir) / short if cache_dir is not None else None)
+    return digest, resources.store(digest)
 
 
 def _look_of(data: Any, pictures: Pictures, index: int) -> list[Any]:
@@ -243,14 +223,13 @@ def _fill(
     missing: list[int],
     keys: list[list[tuple[bytes, list[bytes]]]],
     stores: list[FeatureStore],
-    accelerator: Accelerator,
-    num_workers: int,
-    progress: bool,
+    resources: Resources,
 ) -> None:
+    accelerator = resources.accelerator
     loader = DataLoader(
         _Views(data, missing),
         batch_size=None,
-        num_workers=num_workers,
+        num_workers=resources.num_workers,
         worker_init_fn=leave_signals,
     )
     bar = tqdm(
@@ -258,9 +237,8 @@ def _fill(
         desc="frozen features",
         total=len(missing),
         unit="picture",
-        disable=not progress or not missing,
+        disable=not resources.progress or not missing,
     )
-    model.to(accelerator.device)
     with eval_view(model) as model, torch.no_grad(), accelerator.autocast():
         for views in _chunks(bar, PICTURES_PER_CHUNK):
             images, patches, image_keys, patch_keys = [], [], [], []

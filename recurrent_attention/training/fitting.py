@@ -13,13 +13,13 @@ from torch import nn
 from recurrent_attention._modes import kept_modes
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
-from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.feature_store import digest_of
 from recurrent_attention.training.features import frozen_features
 from recurrent_attention.training.loop import TrainingLoop
 from recurrent_attention.training.networks import Heads, Streams
 from recurrent_attention.training.processes import Device
 from recurrent_attention.training.recipe import Recipe, backbone_parameters, check_trainable
+from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.run_folder import RunFolder
 from recurrent_attention.training.views import views_of
 
@@ -109,8 +109,15 @@ def fit(
             model, validation_data, "validation_data", class_names=names, stacklevel=2
         )
     check_trainable(model)
-    accelerator = make_accelerator(device, recipe.precision, recipe.accumulation_steps)
-    model.to(accelerator.device)
+    resources = Resources(
+        model,
+        device=device,
+        num_workers=num_workers,
+        progress=progress,
+        cache_dir=cache_dir,
+        precision=recipe.precision,
+        accumulation_steps=recipe.accumulation_steps,
+    )
     # The CPU's generator draws order, patches, crops; a GPU's draws only dropout.
     with (
         torch.random.fork_rng(),
@@ -125,31 +132,22 @@ def fit(
         if recipe.freeze:
             network = Heads(model)
             datasets = [
-                None
-                if data is None
-                else frozen_features(
-                    model,
-                    data,
-                    accelerator=accelerator,
-                    cache_dir=cache_dir,
-                    num_workers=num_workers,
-                    progress=progress,
-                )
+                None if data is None else frozen_features(model, data, resources)
                 for data in datasets
             ]
-            num_workers = 0  # features are rows of a table: a process would cost more
+            resources.num_workers = 0  # features are rows of a table: a process would cost more
         identity: dict[str, Any] = {}
         if run_folder is not None:  # else nothing is kept that it would be compared with
             identity = {
                 "recipe": asdict(recipe),
-                "processes": accelerator.num_processes,
+                "processes": resources.accelerator.num_processes,
                 "model": model.config,
                 "frozen backbones": _frozen_digests(model) if recipe.freeze else None,
                 "training data": training.digest(),
                 "validation data": None if validation is None else validation.digest(),
             }
         loop = TrainingLoop(
-            accelerator,
+            resources,
             model,
             network,
             *datasets,
@@ -157,8 +155,6 @@ def fit(
             recipe=recipe,
             identity=json.loads(json.dumps(identity)),  # tuples become lists, as in the file
             run_folder=run_folder,
-            num_workers=num_workers,
-            progress=progress,
         )
         if resume:
             loop.resume()

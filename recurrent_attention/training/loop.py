@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -31,6 +30,7 @@ from recurrent_attention.training.progress import (
     validation_record,
 )
 from recurrent_attention.training.recipe import Recipe, build_optimizer, build_schedule
+from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.run_folder import RunFolder
 from recurrent_attention.training.termination import Termination, end_process
 
@@ -41,7 +41,7 @@ class TrainingLoop:
     """Train and validate epoch by epoch; write a checkpoint after each, and when asked to end.
 
     Args:
-        accelerator: names the device, the precision and the other processes.
+        resources: device, precision, the other processes, readers and bars.
         model: to be trained.
         network: `model`, or its heads alone for frozen features.
         train_data: gives (image, patches, label) or (features, features, label).
@@ -50,13 +50,11 @@ class TrainingLoop:
         recipe: how to train.
         identity: what must be the same for a checkpoint to fit; JSON can hold it.
         run_folder: where to leave checkpoints, metrics and the best model, or None.
-        num_workers: processes that read pictures.
-        progress: show bars.
     """
 
     def __init__(
         self,
-        accelerator: Accelerator,
+        resources: Resources,
         model: TwoStreamClassifier,
         network: nn.Module,
         train_data: Any,
@@ -66,16 +64,14 @@ class TrainingLoop:
         recipe: Recipe,
         identity: dict[str, Any],
         run_folder: RunFolder | None,
-        num_workers: int,
-        progress: bool,
     ) -> None:
-        self.accelerator = accelerator
+        self.resources = resources
+        self.accelerator = accelerator = resources.accelerator
         self.model = model
         self.names = names
         self.recipe = recipe
         self.identity = identity
         self.run_folder = run_folder
-        self.show = progress and accelerator.is_main_process
         self.loss_of = TwoStreamLoss(recipe.local_weight, recipe.label_smoothing)
         self.order = EpochOrder(train_data, recipe.seed, shuffle=True)
         self.pictures_per_batch = recipe.batch_size * accelerator.num_processes
@@ -83,7 +79,7 @@ class TrainingLoop:
             train_data,
             self.order,
             recipe.batch_size,
-            num_workers,
+            resources.num_workers,
             # A last batch of one picture cannot be normalised over the batch.
             drop_last=len(train_data) > self.pictures_per_batch,
         )
@@ -97,7 +93,12 @@ class TrainingLoop:
         if validation_data is not None:
             self.validation_order = EpochOrder(validation_data, recipe.seed, shuffle=False)
             self.validation_loader = accelerator.prepare(
-                loader_of(validation_data, self.validation_order, recipe.batch_size, num_workers)
+                loader_of(
+                    validation_data,
+                    self.validation_order,
+                    recipe.batch_size,
+                    resources.num_workers,
+                )
             )
 
         self.progress = Progress()
@@ -167,7 +168,7 @@ class TrainingLoop:
             initial=at.batches,
             total=self.batches_per_epoch,
             leave=False,
-            disable=not self.show,
+            disable=not self.resources.progress,
         )
         for indices, first, second, labels, *_ in bar:
             place = (at.epoch, "batch", at.batches, accelerator.process_index)
@@ -204,12 +205,11 @@ class TrainingLoop:
             return None
         self.validation_order.go_to(self.progress.epoch)
         return run_evaluation(
-            self.accelerator,
+            self.resources,
             self.network,
             self.validation_loader,
             self.model.num_classes,
             self.loss_of,
-            self.show,
             after_batch=self._end_if_asked,
         )
 
@@ -232,7 +232,7 @@ class TrainingLoop:
             if better:
                 self.run_folder.save_model(self.model)
             self.run_folder.write_metrics(at.history)
-        if self.show:
+        if self.resources.progress:
             tqdm.write(line_of(record, self.recipe.epochs))
         if number := self._asked():
             self._end(number)

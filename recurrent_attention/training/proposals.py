@@ -11,8 +11,7 @@ from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.images.views import EDITION
-from recurrent_attention.training.accelerator import make_accelerator
-from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
+from recurrent_attention.training.feature_store import digest_of, key_of
 from recurrent_attention.training.features import whole_features
 from recurrent_attention.training.processes import (
     Device,
@@ -25,6 +24,7 @@ from recurrent_attention.training.recipe import (
     check_trainable,
     optimizer_of,
 )
+from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.views import labels_for
 from recurrent_attention.training.whole_pictures import (
     PICTURES_PER_SHARD,
@@ -78,17 +78,12 @@ def fit_global_head(
             "Expected `global_head` to have a parameter that requires a gradient, but all of them "
             "are frozen. Call model.global_head.requires_grad_()."
         )
-    accelerator = make_accelerator(device, "fp32")
-    model.to(accelerator.device)
-    progress = progress and accelerator.is_main_process
-    features = whole_features(
-        model,
-        pictures.for_channels(model.global_backbone.in_chans),
-        accelerator=accelerator,
-        cache_dir=cache_dir,
-        num_workers=num_workers,
-        progress=progress,
+    resources = Resources(
+        model, device=device, num_workers=num_workers, progress=progress, cache_dir=cache_dir
     )
+    accelerator = resources.accelerator
+    shown = pictures.for_channels(model.global_backbone.in_chans)
+    features = whole_features(model, shown, resources)
     features = features.to(accelerator.device, parameters[0].dtype)
     labels = torch.tensor(classes, device=accelerator.device)
     before = [parameter.grad for parameter in parameters]
@@ -103,7 +98,8 @@ def fit_global_head(
         eval_view(model) as view,
     ):
         torch.manual_seed(recipe.seed)
-        for _ in tqdm(range(recipe.epochs), desc="global head", leave=False, disable=not progress):
+        hidden = not resources.progress
+        for _ in tqdm(range(recipe.epochs), desc="global head", leave=False, disable=hidden):
             order = torch.randperm(len(labels)).to(labels.device)
             for batch in torch.split(order, recipe.batch_size)[:batches]:
                 mirrored = torch.randint(features.shape[1], (len(batch),))
@@ -157,19 +153,18 @@ def propose_boxes_for(
             f"{type(pictures).__name__}."
         )
     pictures = pictures.for_channels(model.global_backbone.in_chans)
-    accelerator = make_accelerator(device, "fp32")
-    model.to(accelerator.device)
+    resources = Resources(
+        model, device=device, num_workers=num_workers, progress=progress, cache_dir=cache_dir
+    )
     asked = [model.global_backbone, model.global_head, model.global_convs]
     weights = [digest_of(module) for module in asked if module is not None]
-    short = key_of(*weights).hex()[:16]
-    store = FeatureStore(Path(cache_dir) / short if cache_dir is not None else None)
+    store = resources.store("-".join(weights))
     side = model.proposal_size
     keys = [_picture_key(model, pictures, index, side) for index in range(len(pictures))]
     missing = share_of_missing(index for index, key in enumerate(keys) if key not in store)
-    progress = progress and accelerator.is_main_process
     found: dict[bytes, Tensor] = {}
     shown = WholePictures(model, pictures, missing, side)
-    for indices, views in whole_views(model, shown, num_workers, progress, "proposals"):
+    for indices, views in whole_views(model, shown, resources, "proposals"):
         shares = model.propose(views).cpu().float() / side
         found |= {keys[index]: rows for index, rows in zip(indices, shares, strict=True)}
         if len(found) >= PICTURES_PER_SHARD or indices[-1] == missing[-1]:

@@ -13,6 +13,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.images.views import cut_view, reduction_for
 from recurrent_attention.training.draws import plainly
+from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.views import cast
 
 PICTURES_PER_PASS_CPU = 1
@@ -53,8 +54,7 @@ class WholePictures(Dataset[tuple[int, Tensor]]):
 def whole_views(
     model: TwoStreamClassifier,
     shown: WholePictures,
-    num_workers: int,
-    progress: bool,
+    resources: Resources,
     description: str,
 ) -> Iterator[tuple[list[int], Tensor]]:
     """Read whole pictures, some at a time, onto the model's device and in its dtype.
@@ -62,8 +62,7 @@ def whole_views(
     Args:
         model: that will see them.
         shown: the pictures.
-        num_workers: processes that read.
-        progress: show a bar.
+        resources: to read with.
         description: of the bar.
 
     Yields:
@@ -73,11 +72,11 @@ def whole_views(
     loader: DataLoader[Any] = DataLoader(
         shown,
         PICTURES_PER_PASS_CPU if device.type == "cpu" else PICTURES_PER_PASS,
-        num_workers=num_workers,
+        num_workers=resources.num_workers,
         generator=torch.Generator(),  # draws a seed from it
         worker_init_fn=leave_signals,
     )
-    hidden = not progress or not len(shown)
+    hidden = not resources.progress or not len(shown)
     with tqdm(total=len(shown), desc=description, unit="picture", disable=hidden) as bar:
         for some, views in plainly(loader):
             yield some.tolist(), cast(model, views.to(device))[0]

@@ -23,7 +23,6 @@ from recurrent_attention.training import (
     fit,
     loop,
 )
-from recurrent_attention.training.accelerator import make_accelerator
 from recurrent_attention.training.feature_store import FeatureStore
 from recurrent_attention.training.features import frozen_features
 from recurrent_attention.training.networks import Heads
@@ -32,6 +31,7 @@ from recurrent_attention.training.recipe import (
     build_optimizer,
     learning_rate_factor,
 )
+from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.views import views_of
 
 QUIET = {"device": "cpu", "progress": False}
@@ -200,13 +200,16 @@ def test_evaluation_counts_every_picture_once_and_keeps_the_mode(colored_picture
     assert found.fused_top1 == pytest.approx(right["fused"] / 16)
 
 
+def quiet(model, cache_dir=None):
+    return Resources(model, device="cpu", num_workers=0, progress=False, cache_dir=cache_dir)
+
+
 @pytest.mark.parametrize("global_head", ["linear", "conv"])
 def test_frozen_features_equal_the_backbones(colored_pictures, tmp_path, global_head):
     model = make_model(global_head=global_head)
     data = make_data(colored_pictures, train=False, num_patches=2)
-    accelerator = make_accelerator("cpu", "fp32", 1)
-    kwargs = {"accelerator": accelerator, "cache_dir": tmp_path, "progress": False}
-    features = frozen_features(model, views_of(model, data, "data", stacklevel=1), **kwargs)
+    views = views_of(model, data, "data", stacklevel=1)
+    features = frozen_features(model, views, quiet(model, tmp_path))
     assert model.training
     model.eval()
     heads = Heads(model)
@@ -228,9 +231,8 @@ def test_mirrored_features_are_those_of_mirrored_views(colored_pictures, tmp_pat
             picture.save(pictures.root / name)
     model = make_model().eval()
     data = make_data((pictures, boxes), num_patches=2)
-    accelerator = make_accelerator("cpu", "fp32")
     views = views_of(model, data, "data", stacklevel=1)
-    features = frozen_features(model, views, accelerator=accelerator, progress=False)
+    features = frozen_features(model, views, quiet(model))
     image, patches = data.fixed_views(4)
     found = []
     with torch.no_grad():
@@ -257,7 +259,6 @@ def test_cached_features_are_found_again_and_only_then(colored_pictures, tmp_pat
         "forward",
         lambda self, images: calls.append(len(images)) or forward(self, images),
     )
-    accelerator = make_accelerator("cpu", "fp32", 1)
 
     def passes(some_model=model, **kwargs):
         calls.clear()
@@ -266,9 +267,7 @@ def test_cached_features_are_found_again_and_only_then(colored_pictures, tmp_pat
         data = TwoStreamDataset(options.pop("pictures", pictures), given, **options)
         warnings.simplefilter("ignore", UserWarning)  # of sizes that are not the model's
         views = views_of(some_model, data, "data", stacklevel=1)
-        frozen_features(
-            some_model, views, accelerator=accelerator, cache_dir=tmp_path / "cache", progress=False
-        )
+        frozen_features(some_model, views, quiet(some_model, tmp_path / "cache"))
         return sum(calls)
 
     assert passes() == 16 + 32
@@ -315,9 +314,7 @@ def test_frozen_patches_stay_best_first(colored_pictures):
     data = TwoStreamDataset(pictures, boxes, num_patches=2, train=True, **views)
     model = make_model().eval()
     joined = views_of(model, data, "data", stacklevel=1)
-    features = frozen_features(
-        model, joined, accelerator=make_accelerator("cpu", "fp32"), progress=False
-    )
+    features = frozen_features(model, joined, quiet(model))
     ((_, keys),) = features.keys[0]
     features.local_store = {key: torch.tensor([n]) for n, key in enumerate(keys)}
     torch.manual_seed(0)
