@@ -30,6 +30,7 @@ from typing import Any
 
 import timm
 import torch
+from accelerate import PartialState
 from drawn_birds import SyntheticBirds
 from PIL import Image
 from torch import Tensor
@@ -48,6 +49,7 @@ from recurrent_attention.data import (
 )
 from recurrent_attention.training import (
     Evaluation,
+    FitResult,
     Recipe,
     RunFolder,
     draw_curves,
@@ -61,67 +63,34 @@ from recurrent_attention.training import (
 VALIDATION_SHARE = 0.15
 EXPLAINED = 3  # test pictures
 
-# What is not given on the command line; docs/lab/trials.md says what was tried.
-DRAWN = {
-    "backbone": "test_resnet",
-    "image_size": 64,
-    "patch_size": 64,
-    "patch_weighting": "equal",
-    "fusion_weight": 1.0,
-    "hidden_size": 128,
-    "epochs": 34,
-    "train_patches": 2,
-    "num_patches": 10,
-    "lr": 1.5e-3,
-    "head_lr": 2e-3,
-    "label_smoothing": 0.0,
-    "num_steps": 4,
-    "batch_size": 16,
-    "warmup_epochs": 2.0,
-    "weight_decay": 0.05,
-}
-REAL = {
-    "backbone": "vgg19",
-    "image_size": 448,
-    "patch_size": 224,
-    "patch_weighting": "linear",
-    "fusion_weight": 2.0,
-    "hidden_size": 512,
-    "epochs": 15,
-    "train_patches": 10,
-    "num_patches": 10,
-    "lr": 1e-4,
-    "head_lr": 2e-3,
-    "label_smoothing": 0.1,
-    "num_steps": 10,
-    "batch_size": 32,
-    "weight_decay": 0.05,
-    "warmup_epochs": 1.0,
-}
-PAPER = {
-    "backbone": "vgg19",
-    "image_size": 448,
-    "patch_size": 224,
-    "patch_weighting": "equal",
-    "fusion_weight": 1.0,
-    "hidden_size": 512,
-    "epochs": 90,
-    "train_patches": 1,
-    "num_patches": 1,
-    "lr": 1e-3,
-    "head_lr": 1e-3,
-    "label_smoothing": 0.0,
-    "num_steps": 10,
-    "batch_size": 32,
-    "weight_decay": 0.0005,
-    "warmup_epochs": 0.0,
-}
+# The three set-ups: what holds where nothing is given on the command line. Why the first two are as
+# they are: docs/lab/trials.md.
+SETTINGS = {
+    #                   drawn birds    --data     --protocol paper
+    "backbone":         ("test_resnet", "vgg19",  "vgg19"),
+    "image_size":       (64,            448,      448),
+    "patch_size":       (64,            224,      224),
+    "patch_weighting":  ("equal",       "linear", "equal"),
+    "train_patches":    (2,             10,       1),
+    "num_patches":      (10,            10,       1),
+    "num_steps":        (4,             10,       10),
+    "hidden_size":      (128,           512,      512),
+    "fusion_weight":    (1.0,           2.0,      1.0),
+    "epochs":           (34,            15,       90),
+    "batch_size":       (16,            32,       32),
+    "lr":               (1.5e-3,        1e-4,     1e-3),
+    "head_lr":          (2e-3,          2e-3,     1e-3),
+    "weight_decay":     (0.05,          0.05,     0.0005),
+    "warmup_epochs":    (2.0,           1.0,      0.0),
+    "label_smoothing":  (0.0,           0.1,      0.0),
+}  # fmt: skip
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     def default(name: str) -> str:
-        numbers = f"{DRAWN[name]} on drawn birds, {REAL[name]} with --data"
-        return f"(default: {numbers}, {PAPER[name]} for the paper)"
+        return "(default: {} on drawn birds, {} with --data, {} for the paper)".format(
+            *SETTINGS[name]
+        )
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -229,10 +198,10 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error("--protocol paper needs --patches DIR, the folder of the authors' patch files")
     if args.protocol == "paper" and args.freeze:
         parser.error("--protocol paper trains everything; leave out --freeze")
-    defaults = PAPER if args.protocol == "paper" else DRAWN if args.data is None else REAL
-    for name, value in defaults.items():
+    set_up = 2 if args.protocol == "paper" else 0 if args.data is None else 1
+    for name, values in SETTINGS.items():
         if getattr(args, name, None) is None:
-            setattr(args, name, value)
+            setattr(args, name, values[set_up])
     return args
 
 
@@ -407,29 +376,29 @@ def report(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    args = parse_arguments(arguments)
-    started = time.perf_counter()
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    processes = join_processes(args.device)
-    run_dir = args.run_dir or Path("runs") / f"cub_reproduce-{stamp}"
-    run = RunFolder(run_dir, resume=args.resume)
-    proposed = run.path / "boxes.json"
-    with processes.main_process_first():  # that one draws birds, if they are not there
-        splits = read_pictures(args)
-        if proposed.is_file():  # the run that is resumed proposed them
-            args.patches = proposed
-    used = [first_of_each_class(split, args.pictures_per_class) for split in splits]
-    if args.skip_unreadable:
-        used = keep_readable(used, run, args.workers)
-    train, test = used
-    boxes = find_boxes(args, splits, used)
-    if args.data is not None and args.patches == "auto" and processes.is_main_process:
-        write_boxes(proposed, boxes)
-    model = build_model(args, train.class_names)
-    recipe = build_recipe(args)
-    config = {
-        "command": ["examples/cub_reproduce.py", *(arguments or sys.argv[1:])],
+def best_on_test(fitted: FitResult, num_images: int) -> Evaluation:
+    """Return what the epoch that is best on test scored there, as the authors report it."""
+    best = fitted.history[fitted.best_epoch - 1]
+    scores = (best[f"val_{name}"] for name in ("loss", "global", "local", "fused"))
+    return Evaluation(*scores, num_images, best["val_images_per_second"])
+
+
+def numbers_of(final: Evaluation, fitted: FitResult) -> dict[str, Any]:
+    return {
+        "test_global": final.global_top1,
+        "test_local": final.local_top1,
+        "test_fused": final.fused_top1,
+        "test_images": final.num_images,
+        "train_images_per_second": max(r["images_per_second"] for r in fitted.history),
+        "test_images_per_second": final.images_per_second,
+        "best_epoch": fitted.best_epoch,
+    }
+
+
+def describe(args: argparse.Namespace, recipe: Recipe, arguments: list[str]) -> dict[str, Any]:
+    """Say what was asked for and with which versions, for config.json."""
+    return {
+        "command": ["examples/cub_reproduce.py", *arguments],
         "arguments": vars(args),
         "recipe": asdict(recipe),
         "versions": {
@@ -439,14 +408,37 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def prepare(
+    args: argparse.Namespace, run: RunFolder, processes: PartialState
+) -> tuple[Pictures, Pictures, dict[str, Tensor]]:
+    """Return the training and the test pictures, and the boxes of both."""
+    proposed = run.path / "boxes.json"
+    with processes.main_process_first():  # that one draws birds, if they are not there
+        splits = read_pictures(args)
+        if proposed.is_file():  # the run that is resumed proposed them
+            args.patches = proposed
+    used = [first_of_each_class(split, args.pictures_per_class) for split in splits]
+    if args.skip_unreadable:
+        used = keep_readable(used, run, args.workers)
+    boxes = find_boxes(args, splits, used)
+    if args.data is not None and args.patches == "auto" and processes.is_main_process:
+        write_boxes(proposed, boxes)
+    return used[0], used[1], boxes
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
+    args = parse_arguments(arguments)
+    started = time.perf_counter()
+    processes = join_processes(args.device)
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    run = RunFolder(args.run_dir or f"runs/cub_reproduce-{stamp}", resume=args.resume)
+    train, test, boxes = prepare(args, run, processes)
+    model, recipe = build_model(args, train.class_names), build_recipe(args)
     if not (run.path / "config.json").is_file():  # a resumed run keeps its own
-        run.write_json("config.json", config)
+        run.write_json("config.json", describe(args, recipe, arguments or sys.argv[1:]))
     views = partial(TwoStreamDataset.for_model, model, boxes=boxes)
-    common = {
-        "device": args.device,
-        "num_workers": args.workers,
-        "cache_dir": args.cache_dir / "features",
-    }
     if args.protocol == "paper":
         # To the letter: no augmentation, a random patch in training and at test, and the epoch that
         # is best on test. Drawing at random is `train=True` without flips.
@@ -459,36 +451,21 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         held_out = views(validation)
     if processes.is_main_process:
         print(f"{len(data)} pictures to train on, {len(held_out)} of {chosen_on} to choose by")
+    common = {
+        "device": args.device,
+        "num_workers": args.workers,
+        "cache_dir": args.cache_dir / "features",
+    }
     fitted = fit(model, data, held_out, recipe=recipe, run_folder=run, resume=args.resume, **common)
-    best = fitted.history[fitted.best_epoch - 1]
     if args.protocol == "paper":
-        final = Evaluation(
-            best["val_loss"],
-            best["val_global"],
-            best["val_local"],
-            best["val_fused"],
-            len(test),
-            best["val_images_per_second"],
-        )
+        final = best_on_test(fitted, len(test))
     else:
-        final = evaluate(
-            model,
-            views(test),
-            batch_size=args.batch_size,
-            precision=args.precision,
-            frozen=args.freeze,
-            **common,
-        )
+        measured = {"batch_size": args.batch_size, "precision": args.precision}
+        final = evaluate(model, views(test), frozen=args.freeze, **measured, **common)
     result = {
-        "test_global": final.global_top1,
-        "test_local": final.local_top1,
-        "test_fused": final.fused_top1,
-        "test_images": final.num_images,
+        **numbers_of(final, fitted),
         "num_classes": len(test.class_names),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "train_images_per_second": max(r["images_per_second"] for r in fitted.history),
-        "test_images_per_second": final.images_per_second,
-        "best_epoch": fitted.best_epoch,
         "epochs": recipe.epochs,
         "chosen_on": chosen_on,
         "seconds": round(time.perf_counter() - started, 1),
@@ -498,10 +475,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         curves = run.path / "curves.png"
         draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out=chosen_on)
         explain_some(model, test, boxes, run)
-        print(
-            f"\n{report(result)}\n\nrun folder          {printable(run.path)} "
-            f"({result['seconds']:.0f} s)"
-        )
+        print(f"\n{report(result)}")
+        print(f"\nrun folder          {printable(run.path)} ({result['seconds']:.0f} s)")
     processes.destroy_process_group()
     return result
 

@@ -1,6 +1,6 @@
 """Two-stream classification with recurrent refined attention, on any timm backbone."""
 
-from recurrent_attention._version import __version__
+from recurrent_attention._version import __version__ as __version__
 from recurrent_attention.attention import RecurrentRefinedAttention, RefinedAttentionOutput
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.backbone.check import check_backbone
@@ -24,7 +24,6 @@ __all__ = [
     "TwoStreamFeatures",
     "TwoStreamLoss",
     "TwoStreamOutput",
-    "__version__",
     "check_backbone",
     "export_onnx",
     "load_checkpoint",

@@ -63,7 +63,7 @@ def sentence_of(node):
 
 
 def sentences_in_the_source():
-    files = [*(ROOT / "examples").glob("*.py")]
+    files = [*(ROOT / "examples").rglob("*.py")]
     files += Path(recurrent_attention.__file__).parent.rglob("*.py")
     kinds = (ast.Constant, ast.JoinedStr, ast.BinOp)
     return {

@@ -211,7 +211,7 @@ def test_own_dataset_from_pictures_to_an_explained_one(example, drawn, tmp_path,
         assert image.width > 500
 
     folder, file = drawn / "images" / "001.Red_billed_Finch", tmp_path / "boxes.json"
-    example("propose_boxes_for").main(
+    example("propose_boxes").main(
         [str(folder), "--model", str(run / "model"), "--num-patches", "2", "--out", str(file)]
     )
     found = json.loads(file.read_text())["boxes"]
@@ -222,7 +222,7 @@ def test_own_dataset_from_pictures_to_an_explained_one(example, drawn, tmp_path,
         assert box == pytest.approx(wanted, abs=0.01)
 
 
-@pytest.mark.parametrize("name", ["explain_image", "propose_boxes_for"])
+@pytest.mark.parametrize("name", ["explain_image", "propose_boxes"])
 def test_examples_without_a_model(example, name, drawn, tmp_path):
     with pytest.raises(FileNotFoundError, match="^Expected a saved model in "):
         example(name).main([str(drawn / "images"), "--model", str(tmp_path)])
