@@ -56,22 +56,7 @@ class Plumage:
 
 @dataclass(frozen=True)
 class Bird:
-    """One bird: its build and its pose.
-
-    Attributes:
-        posture: Angle of the body's axis above the horizon, in radians.
-        plumpness: Factor of the belly's depth.
-        head_radius: Radius of the head, in bird units.
-        head_turn: Share of the bill and the face that foreshortening leaves, 1 for a pure profile.
-        looks_back: Whether the head looks over the shoulder.
-        head_tilt: How far the bill points up, in radians.
-        bill: Length and height of the bill.
-        tail: Length of the tail, its angle against the axis, and its spread.
-        leg: Length of the visible leg.
-        streaks: How strong the streaks on the breast are, from 0 to 1.
-        brow: How pale the soft stripe above the eye is, from 0 to 1.
-        colours: The plumage.
-    """
+    """One bird: its build and its pose."""
 
     posture: float
     plumpness: float

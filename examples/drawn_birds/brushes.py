@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 Colour: TypeAlias = tuple[int, int, int]
 Points: TypeAlias = NDArray[np.float64]
 
+# Points on a curve between two of its knots: at 60 pixels a unit no corner is seen.
 _CURVE_STEPS = 6
-"""Points on a curve between two of its knots: at 60 pixels a unit no corner is seen."""
 
 
 def at(x: float, y: float) -> Points:
@@ -79,11 +79,7 @@ class Frame(NamedTuple):
 
 
 class Brush:
-    """Paints on one or more pictures of equal size in a frame's coordinates.
-
-    The first picture gets the colours; a second one, if any, gets white wherever the first is
-    painted, so that it becomes the mask of what was drawn.
-    """
+    """Paints on one or more pictures of equal size in a frame's coordinates."""
 
     def __init__(self, image: Image.Image, frame: Frame, mask: Image.Image | None = None) -> None:
         self.frame = frame
@@ -123,16 +119,7 @@ class Brush:
         edge: Colour,
         band: tuple[float, float, Colour] | None = None,
     ) -> None:
-        """Draw one feather with a pale edge and, perhaps, a band across it.
-
-        Args:
-            root: Where the feather begins, in bird units.
-            tip: Where it ends.
-            width: Its greatest width.
-            colour: The colour of the vane.
-            edge: The colour of the edge and of the shaft.
-            band: First and last place along the feather (0 root, 1 tip) and colour of a band.
-        """
+        """Draw one feather with a pale edge and, perhaps, a band across it."""
         blade = feather_blade(root, tip, width)
         self.fill(blade, colour)
         if band is not None:

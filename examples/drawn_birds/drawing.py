@@ -26,14 +26,12 @@ from drawn_birds.plumage import (
 )
 from drawn_birds.scenery import Light, finish, paint_background, paint_berries, random_light
 
+# Pixels drawn for each pixel kept, along each side: at 2 edges are smooth, at 3 it is slow.
 _OVERSAMPLING = 2
-"""Pixels drawn for each pixel kept, along each side: at 2 edges are smooth, at 3 it is slow."""
-
+# Longer side in pixels at which the plumage's soft colours and its shading are painted.
 _SOFT_SIDE = 72
-"""Longer side in pixels at which the plumage's soft colours and its shading are painted."""
-
+# Least share of the free height left above a bird; on a stone more, for a stone lies low.
 _HIGHEST = (0.04, 0.55)
-"""Least share of the free height left above a bird; on a stone more, for a stone lies low."""
 
 
 class Mark(NamedTuple):
@@ -59,13 +57,7 @@ first the colour, which a network finds soon, then where it is, which takes reso
 
 
 class Drawing(NamedTuple):
-    """A drawn bird.
-
-    Attributes:
-        image: The picture, RGB.
-        bounding_box: x0, y0, x1, y1 of the bird without its perch, in pixels, in the picture.
-        parts: x, y in pixels of each part that can be seen, by its name in CUB-200-2011.
-    """
+    """A drawn bird."""
 
     image: Image.Image
     bounding_box: tuple[float, float, float, float]
@@ -73,23 +65,7 @@ class Drawing(NamedTuple):
 
 
 def draw_bird(mark: Mark, *, size: tuple[int, int], rng: random.Random) -> Drawing:
-    """Draw a bird that carries the mark.
-
-    Args:
-        mark: The part that tells the class, and its colour.
-        size: Width and height of the picture in pixels.
-        rng: The random stream; it is used alike for every mark.
-
-    Returns:
-        The picture with the bird's bounding box and its parts.
-
-    Example:
-        >>> drawing = draw_bird(MARKS[0], size=(96, 64), rng=random.Random(0))
-        >>> drawing.image.size
-        (96, 64)
-        >>> "beak" in drawing.parts
-        True
-    """
+    """Draw a bird that carries the mark."""
     bird, light, perch = random_bird(rng), random_light(rng), random_perch(rng)
     large = (size[0] * _OVERSAMPLING, size[1] * _OVERSAMPLING)
     frame = _place(bird, large, _HIGHEST[perch.kind == "stone"], rng)
@@ -114,10 +90,7 @@ def draw_bird(mark: Mark, *, size: tuple[int, int], rng: random.Random) -> Drawi
 
 
 def _place(bird: Bird, size: tuple[int, int], highest: float, rng: random.Random) -> Frame:
-    """Choose the bird's size, place and direction so that the whole of it is in the picture.
-
-    `highest` is the smallest share of the free height that is left above it.
-    """
+    """Choose the bird's size, place and direction so that the whole of it is in the picture."""
     least, most = bird.extent
     width, height = (most - least).tolist()
     share, mirror = rng.uniform(0.3, 0.53), rng.choice((-1, 1))

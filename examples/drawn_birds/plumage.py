@@ -9,10 +9,10 @@ from drawn_birds.scenery import Light
 
 _WING = ((0.68, 0.02), (0.5, 0.3), (-0.1, 0.38), (-0.7, 0.24), (-1.2, 0.1), (-0.7, -0.14),
          (-0.1, -0.32), (0.4, -0.26))  # fmt: skip
-"""Outline of the folded wing, along and across the body's axis."""
+# Outline of the folded wing, along and across the body's axis.
 
+# Points of a circle of radius 1.
 _CIRCLE = np.stack((np.cos(np.linspace(0, 6.2, 24)), np.sin(np.linspace(0, 6.2, 24))), axis=1)
-"""Points of a circle of radius 1."""
 
 
 def soft_plumage(bird: Bird, frame: Frame, size: tuple[int, int]) -> Image.Image:
@@ -51,10 +51,7 @@ def soft_plumage(bird: Bird, frame: Frame, size: tuple[int, int]) -> Image.Image
 
 
 def shading(bird: Bird, light: Light, frame: Frame, size: tuple[int, int]) -> Image.Image:
-    """Return the light on the bird as a hard-light layer: below grey darkens, above lights.
-
-    Body, head and wing are bulged by blurring their outlines; a slope that faces the light is lit.
-    """
+    """Return the light on the bird as a hard-light layer: below grey darkens, above lights."""
     height = np.zeros((size[1], size[0]))
     bulges = (
         (bird.outline, 0.30, 1.0),

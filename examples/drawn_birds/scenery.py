@@ -9,12 +9,10 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from drawn_birds.brushes import Colour, darker, gradient, mix, smooth
 
+# Longer side in pixels at which backgrounds are painted: they are out of focus anyway.
 _BACKGROUND_SIDE = 80
-"""Longer side in pixels at which backgrounds are painted: they are out of focus anyway."""
-
+# How much stronger the finished colours are than the painted ones; judged by eye.
 _SATURATION = 1.18
-"""How much stronger the finished colours are than the painted ones; judged by eye."""
-
 _SKIES: tuple[tuple[Colour, Colour], ...] = (
     ((124, 170, 206), (222, 232, 226)),
     ((168, 190, 204), (232, 230, 220)),
@@ -26,22 +24,16 @@ _DUSKS: tuple[tuple[Colour, Colour, Colour], ...] = (
     ((58, 82, 112), (146, 150, 160), (238, 200, 160)),
     ((92, 70, 104), (206, 138, 134), (248, 208, 168)),
 )
+# Sloe, elder, juniper and haw: far from the colours of the marks.
 _GREENS: tuple[Colour, ...] = (
     (92, 122, 66), (124, 142, 78), (66, 100, 72), (148, 156, 92), (84, 116, 94), (150, 136, 78),
     (176, 146, 92),
 )  # fmt: skip
 _BERRIES: tuple[Colour, ...] = ((62, 58, 92), (84, 44, 72), (52, 70, 82), (96, 52, 58))
-"""Sloe, elder, juniper and haw: far from the colours of the marks."""
 
 
 class Light(NamedTuple):
-    """The light of one picture.
-
-    Attributes:
-        toward: Direction to the light in the picture, x right and y down, of length 1.
-        strength: How much brighter the lit side is.
-        grade: Factor of red, green and blue.
-    """
+    """The light of one picture."""
 
     toward: tuple[float, float]
     strength: float
@@ -117,11 +109,7 @@ def _twigs(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def paint_berries(image: Image.Image, rng: random.Random) -> None:
-    """Paint sprays of ripe, dark berries around the bird, in place.
-
-    None wears a mark's colour: with such berries in the way, a classifier of whole pictures that
-    starts from nothing often did not learn within minutes (docs/lab/trials.md).
-    """
+    """Paint sprays of ripe, dark berries around the bird, in place."""
     draw, longer = ImageDraw.Draw(image), max(image.size)
     green, thin = (72, 78, 52), max(1, round(0.0026 * longer))
     for _ in range(rng.randint(0, 4)):
