@@ -256,3 +256,24 @@ def test_initial_weights():
             torch.testing.assert_close(states @ states.T, torch.eye(8), rtol=0, atol=1e-4)
         expected = torch.cat([torch.zeros(8), torch.ones(8), torch.zeros(16)])
         assert torch.equal(cell.bias_ih + cell.bias_hh, expected), layer
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float64, 1e-12), (torch.bfloat16, 0.03)])
+def test_built_in_a_dtype(dtype, atol):
+    """QR, with which the weights are drawn, knows no bfloat16."""
+    torch.manual_seed(0)
+    built = RecurrentRefinedAttention(4, 4, num_steps=3, dtype=dtype)
+    assert {parameter.dtype for parameter in built.parameters()} == {dtype}
+    for cell in built.cells:
+        for weights, gain in ((cell.weight_ih, 2), (cell.weight_hh, 1)):
+            for gate in weights.double().split(4):
+                wanted = gain**2 * torch.eye(4, dtype=torch.float64)
+                torch.testing.assert_close(gate @ gate.T, wanted, rtol=0, atol=gain**2 * atol)
+
+
+def test_built_on_a_device():
+    built = RecurrentRefinedAttention(8, 4, num_steps=3, device="meta")
+    assert all(parameter.is_meta for parameter in built.parameters())
+    found = built(torch.zeros(2, 8, 5, 5, device="meta"))
+    assert found.pooled.is_meta
+    assert found.states.shape == (2, 3, 4)

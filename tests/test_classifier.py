@@ -1,13 +1,17 @@
 """TwoStreamClassifier: how the streams are put together, saved, loaded, and what they refuse."""
 
+import inspect
 import json
 import math
+from dataclasses import fields
 
 import pytest
 import torch
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamFeatures, TwoStreamLoss
+from recurrent_attention._settings import Settings
 from recurrent_attention.heads import TwoStreamOutput
+from recurrent_attention.network import TwoStreamNetwork
 from recurrent_attention.ops import crop_patches, propose_boxes
 from recurrent_attention.ops.cell_offset import measure_cell_offset
 
@@ -428,3 +432,24 @@ def test_class_weights_move_with_the_loss_and_fit_the_classes():
         with pytest.raises(ValueError) as caught:
             call()
         assert str(caught.value) == sentence
+
+
+def test_the_signature_has_the_defaults_of_the_settings():
+    """The arguments are written for people in one place and for config.json in the other."""
+    signature = inspect.signature(TwoStreamClassifier).parameters
+    arguments = {name: argument.default for name, argument in signature.items()}
+    assert arguments.pop("pretrained") is False
+    assert arguments == {field.name: field.default for field in fields(Settings)}
+
+
+def test_the_network_alone_computes_what_the_classifier_does():
+    settings = Settings(backbone="test_resnet", num_classes=3, image_size=64, patch_size=32)
+    torch.manual_seed(0)
+    network = TwoStreamNetwork(settings).eval()
+    torch.manual_seed(0)
+    model = TwoStreamClassifier("test_resnet", 3, image_size=64, patch_size=32).eval()
+    images, patches = torch.randn(2, 3, 64, 64), torch.randn(2, 2, 3, 32, 32)
+    assert torch.equal(network(images, patches).logits, model(images, patches).logits)
+    assert torch.equal(network.propose(images), model.propose(images))
+    assert not hasattr(network, "predict")
+    assert isinstance(model, TwoStreamNetwork)

@@ -93,6 +93,11 @@ class FeatureBackbone(nn.Module):
             raise TypeError(
                 f"Expected `name` to be the name of a timm model, but got {type(name).__name__}."
             )
+        if "img_size" in create_model_kwargs:
+            raise TypeError(
+                "Expected `image_size` as in all of this package, but got timm's `img_size`. Pass "
+                f"image_size={create_model_kwargs['img_size']!r:.200}."
+            )
         image_size, in_chans = side(image_size, "image_size"), whole_number(in_chans, "in_chans")
         self.name = name
         self.image_size = image_size

@@ -221,7 +221,7 @@ def test_the_pretrained_numbers_of_the_norm_are_kept(tmp_path):
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
     overlay = {"file": str(tmp_path / "weights.safetensors")}
     backbone = FeatureBackbone(
-        "test_convnext", pretrained=True, img_size=SIZE, pretrained_cfg_overlay=overlay
+        "test_convnext", pretrained=True, image_size=SIZE, pretrained_cfg_overlay=overlay
     )
     expected = source.state_dict()
     assert torch.equal(backbone.norm.weight, expected["head.norm.weight"])
@@ -551,3 +551,12 @@ def test_weights_of_five_axes_stay_as_they_are():
     backbone = FeatureBackbone("lambda_resnet26t", image_size=64)
     assert any(weight.ndim == 5 for weight in backbone.parameters())
     assert lies_channels_last(backbone)
+
+
+def test_timms_name_of_the_size_is_refused_in_one_sentence():
+    with pytest.raises(TypeError) as caught:
+        FeatureBackbone("test_resnet", img_size=64)
+    assert str(caught.value) == (
+        "Expected `image_size` as in all of this package, but got timm's `img_size`. Pass "
+        "image_size=64."
+    )

@@ -133,7 +133,7 @@ def test_predict_sees_what_the_data_set_gives(real_data, splits, patch_boxes, tm
     look = {name: model.data_config[name] for name in ("mean", "std", "interpolation")}
     data = TwoStreamDataset(chosen, boxes, image_size=128, patch_size=96, num_patches=10, **look)
     predictions = TwoStreamClassifier.from_pretrained(tmp_path).predict(
-        [chosen.path(i) for i in range(6)], patches=[boxes[name] for name in chosen.names]
+        [chosen.path(i) for i in range(6)], boxes=[boxes[name] for name in chosen.names]
     )
     for sample, prediction in zip(data, predictions, strict=True):
         with torch.no_grad():

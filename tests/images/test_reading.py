@@ -403,7 +403,7 @@ def test_twelve_bits_in_sixteen_that_say_nothing_are_warned_of():
     assert str(caught[0].message) == (
         "A picture of 16 bits has no level above 4095 of 65535 and declares no smaller range, so "
         "it is read almost black. Pass a `loader` that scales it: Pictures(..., loader=...), or an "
-        "array. `check` lists such files."
+        "array. `check_pictures` lists such files."
     )
     assert np.asarray(found).max() == 16
 

@@ -452,7 +452,7 @@ def test_nothing_of_the_model_changes(backbone, tmp_path):
     broken.write_text("no picture")
     with nothing_changes(model):
         prediction = model.predict(photo())
-        with pytest.raises(ValueError, match=r"broken.png \(`image\[11\]`\)"):
+        with pytest.raises(ValueError, match=r"broken.png \(`images\[11\]`\)"):
             model.predict([photo()] * 11 + [broken])
     assert_is(prediction, output)  # without dropout, with the running statistics
 

@@ -503,7 +503,7 @@ def test_bad_boxes(box):
         crop_patches(torch.zeros(2, 3, 9, 12), boxes, size=4)
     assert str(caught.value) == (
         "Expected box 1 of image 1 to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 inside its "
-        f"12 x 9 pixels, but got {box}."
+        f"12 x 9 picture, but got {box}."
     )
 
 

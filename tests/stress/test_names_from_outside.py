@@ -100,7 +100,7 @@ def weights(folder):
 READERS = {
     "a missing picture": lambda f: open_picture(f / "gone.png"),
     "a folder": open_picture,
-    "no picture": lambda f: (f / "x.png").write_text("x")(f / "x.png"),
+    "no picture": lambda f: (f / "x.png").write_text("x") and open_picture(f / "x.png"),
     "boxes": boxes_file,
     "no boxes": lambda f: TwoStreamDataset(pictures(f), {}),
     "few boxes": lambda f: TwoStreamDataset(
