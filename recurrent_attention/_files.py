@@ -72,6 +72,25 @@ def check_regular_file(
     raise ValueError(f"Expected {what} at {where}, but it is {kind}.{last}")
 
 
+def check_new_file(path: Path) -> None:
+    """Refuse a path at which no file can be put, before it takes long to make one.
+
+    Args:
+        path: of the file to be written.
+
+    Raises:
+        IsADirectoryError: if it is a folder.
+        FileNotFoundError: if the folder does not exist.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(f"Expected `path` to be a file, but {printable(path)} is a folder.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"Expected `path` to be in an existing folder, but there is no "
+            f"{printable(path.parent)}. Create it first."
+        )
+
+
 @contextmanager
 def whole_file(path: Path, *, kept: str = KEPT) -> Iterator[Path]:
     """Give a path beside `path` to write to; what was written is put there if nothing failed.

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from recurrent_attention._errors import ArgumentError
+from recurrent_attention._errors import ArgumentError, first_line
 from recurrent_attention._settings import Settings
 from recurrent_attention.backbone import IMAGE_SIZE, PATCH_SIZE, FeatureBackbone, native_size
 from recurrent_attention.backbone.cost import cost_of_step
@@ -141,10 +141,9 @@ def _stream(backbone: FeatureBackbone, macs: int) -> StreamReport:
 
 
 def _sentence(error: Exception, name: str, image_size: int, patch_size: int) -> str:
-    reason = str(error).partition("\n")[0][:LONGEST_REASON]
     if isinstance(error, ArgumentError):
-        return reason
+        return first_line(error, LONGEST_REASON) + "."
     return (
         f"Expected {name!r} to train at {image_size}/{patch_size} pixels, but got "
-        f"{type(error).__name__}: {reason.rstrip('.')}."
+        f"{type(error).__name__}: {first_line(error, LONGEST_REASON)}."
     )

@@ -11,7 +11,7 @@ import timm
 import timm.models
 from torch import nn
 
-from recurrent_attention._errors import ArgumentError, printable
+from recurrent_attention._errors import ArgumentError, first_line, printable
 from recurrent_attention._files import check_regular_file
 
 # What timm's factories take themselves (which weights, from where, what to do with them); all else
@@ -125,7 +125,7 @@ def blaming_size(name: str, image_size: int, *more_errors: type[Exception]) -> I
     except errors + more_errors as error:
         if isinstance(error, OSError):  # a download failed; some of those are ValueErrors too
             raise
-        reason = printable(str(error).partition("\n")[0])
+        reason = f"{first_line(error)}." if str(error).strip() else ""
         raise SizeError.of(name, image_size, reason) from error
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from recurrent_attention._errors import first_line
 from recurrent_attention.network import TwoStreamNetwork
 
 Kind = Literal["whole", "patches", "boxes"]
@@ -107,10 +108,10 @@ def translate(graph: OnnxGraph) -> Any:
             )
         except Exception as error:  # torch.onnx wraps whatever happened, at great length
             cause = error.__cause__ or error
-            reason = str(cause).strip().partition("\n")[0].rstrip(".")[:300]
             raise RuntimeError(
                 "Expected a model that torch.onnx can export, but got "
-                f"{type(cause).__name__}: {reason}. Try another backbone, or a newer torch."
+                f"{type(cause).__name__}: {first_line(cause)}. Try another backbone, or a newer "
+                "torch."
             ) from error
         if program is None:  # the type allows it; it is so only with dynamo=False
             raise TypeError("Expected torch.onnx.export to return a program, but got None.")

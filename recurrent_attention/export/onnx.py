@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from recurrent_attention._errors import printable
-from recurrent_attention._files import whole_file
+from recurrent_attention._files import check_new_file, whole_file
 from recurrent_attention._modes import drop_kept, view_of
 from recurrent_attention._version import __version__
 from recurrent_attention.classifier import TwoStreamClassifier
@@ -133,13 +132,7 @@ def _check(model: Any, path: Path, graph: str) -> None:
                 f"Expected `model` to be in torch.float32, but got {parameter.dtype}. Export a "
                 "copy: copy.deepcopy(model).float()."
             )
-    if path.is_dir():
-        raise IsADirectoryError(f"Expected `path` to be a file, but {printable(path)} is a folder.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"Expected `path` to be in an existing folder, but there is no "
-            f"{printable(path.parent)}. Create it first."
-        )
+    check_new_file(path)
     if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
         raise ImportError(
             f"Expected torch {'.'.join(map(str, OLDEST_TORCH))} or newer to export with, but got "

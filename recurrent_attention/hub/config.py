@@ -1,18 +1,20 @@
-"""config.json of a saved model: what it says, and what a stranger's may not say."""
+"""config.json of a saved model: what it holds, and what a stranger's may not hold."""
 
 import json
 import math
 import re
 import reprlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
 from recurrent_attention._errors import printable
 from recurrent_attention._settings import BACKBONE_KWARGS, CHOICES, Settings
+from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FACTORY_ARGUMENTS
 from recurrent_attention.images.views import resampling
+from recurrent_attention.network import TwoStreamNetwork
 
 CONFIG_NAME = "config.json"
 MOST_BYTES = 2**26  # of the file: a million class names of 64 letters
@@ -40,6 +42,61 @@ _WORD = re.compile(r"[\w-]{1,64}", re.ASCII)  # names no file, no repository and
 _UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 80
+
+
+def config_of(network: TwoStreamNetwork) -> dict[str, Any]:
+    """Return the settings that build a network as it is now, anywhere.
+
+    Args:
+        network: of which some attributes may have been set since it was built.
+    """
+    settings = {field.name: getattr(network.settings, field.name) for field in fields(Settings)}
+    names = network.class_names
+    current: dict[str, Any] = {
+        "num_patches": network.num_patches,
+        "fusion_weight": network.fusion_weight,
+        "drop_rate": network.drop.p,
+        "class_names": None if names is None else list(names),
+    }
+    if isinstance(network.attention, RecurrentRefinedAttention):
+        current["num_steps"] = network.attention.num_steps
+    return settings | _portable_backbones(network) | current
+
+
+def _portable_backbones(network: TwoStreamNetwork) -> dict[str, Any]:
+    """Return the arguments about backbones with which both can be built anywhere."""
+    look = {k: v for k, v in network.data_config.items() if k != "input_size"}
+    described = []
+    for backbone, given in (
+        (network.global_backbone, network.settings.arguments_of("global")),
+        (network.local_backbone, network.settings.arguments_of("local")),
+    ):
+        name, arguments = backbone.architecture()
+        overlay = arguments.get("pretrained_cfg_overlay", {}) | look
+        own = {k: v for k, v in given.items() if k not in FACTORY_ARGUMENTS}
+        described.append((name, arguments | own | {"pretrained_cfg_overlay": overlay}))
+    (name, settings), (local_name, local_settings) = described
+    return {
+        "backbone": name,
+        "local_backbone": local_name if local_name != name else None,
+        "backbone_kwargs": settings,
+        "local_backbone_kwargs": local_settings if local_settings != settings else None,
+    }
+
+
+def as_json(config: Mapping[str, Any]) -> str:
+    """Return the text of config.json.
+
+    Raises:
+        ValueError: if an argument of a backbone cannot be written as JSON.
+    """
+    try:
+        return json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected a configuration that can be written as JSON, but got: {error}. Pass names "
+            "to backbone_kwargs, such as act_layer='gelu'."
+        ) from error
 
 
 def read_config(path: Path, given: Collection[str] = ()) -> dict[str, Any]:

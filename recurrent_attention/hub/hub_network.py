@@ -1,12 +1,11 @@
 """A network that goes into a folder or a repository, and comes out of one that nobody trusts."""
 
 import inspect
-import json
 import os
 import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, fields, is_dataclass
+from dataclasses import asdict, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -16,11 +15,8 @@ from huggingface_hub import HfApi, ModelCard, PyTorchModelHubMixin
 from safetensors.torch import save_model
 
 from recurrent_attention._files import whole_file
-from recurrent_attention._settings import Settings
-from recurrent_attention.attention import RecurrentRefinedAttention
-from recurrent_attention.backbone import FACTORY_ARGUMENTS
 from recurrent_attention.hub import card
-from recurrent_attention.hub.config import CONFIG_NAME, read_config
+from recurrent_attention.hub.config import CONFIG_NAME, as_json, config_of, read_config
 from recurrent_attention.hub.loading import find_file, merged_settings, news_of_classifiers
 from recurrent_attention.hub.names import canonical_names, unwrapped
 from recurrent_attention.hub.skeleton import build_skeleton, fill, new_classifiers
@@ -48,16 +44,7 @@ class HubNetwork(
 
         Of what names weights nothing is left, and the normalisation goes along.
         """
-        settings = {field.name: getattr(self.settings, field.name) for field in fields(Settings)}
-        current = {
-            "num_patches": self.num_patches,
-            "fusion_weight": self.fusion_weight,
-            "drop_rate": self.drop.p,
-            "class_names": None if self.class_names is None else list(self.class_names),
-        }
-        if isinstance(self.attention, RecurrentRefinedAttention):
-            current["num_steps"] = self.attention.num_steps
-        return settings | _portable_backbones(self) | current
+        return config_of(self)
 
     def save_pretrained(
         self,
@@ -95,7 +82,7 @@ class HubNetwork(
         """
         folder = Path(save_directory)
         config = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
-        settings = _as_json(config or self.config)
+        settings = as_json(config or self.config)
         variables = {"repo_id": folder.resolve().name} | (model_card_kwargs or {})
         card = self.generate_model_card(**variables)
         folder.mkdir(parents=True, exist_ok=True)
@@ -281,34 +268,3 @@ class HubNetwork(
         """
         weights = unwrapped(canonical_names(state_dict), self.state_dict())
         return super().load_state_dict(weights, strict=strict, assign=assign)
-
-
-def _portable_backbones(network: TwoStreamNetwork) -> dict[str, Any]:
-    """Return the arguments about backbones with which both can be built anywhere."""
-    look = {k: v for k, v in network.data_config.items() if k != "input_size"}
-    described = []
-    for backbone, given in (
-        (network.global_backbone, network.settings.arguments_of("global")),
-        (network.local_backbone, network.settings.arguments_of("local")),
-    ):
-        name, arguments = backbone.architecture()
-        overlay = arguments.get("pretrained_cfg_overlay", {}) | look
-        own = {k: v for k, v in given.items() if k not in FACTORY_ARGUMENTS}
-        described.append((name, arguments | own | {"pretrained_cfg_overlay": overlay}))
-    (name, settings), (local_name, local_settings) = described
-    return {
-        "backbone": name,
-        "local_backbone": local_name if local_name != name else None,
-        "backbone_kwargs": settings,
-        "local_backbone_kwargs": local_settings if local_settings != settings else None,
-    }
-
-
-def _as_json(config: Mapping[str, Any]) -> str:
-    try:
-        return json.dumps(config, indent=2, sort_keys=True, allow_nan=False) + "\n"
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Expected a configuration that can be written as JSON, but got: {error}. Pass names "
-            "to backbone_kwargs, such as act_layer='gelu'."
-        ) from error

@@ -19,34 +19,7 @@ from recurrent_attention.ops import crop_patches
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class StreamMaps:
-    """What both streams saw that speaks for one class an image; see `Explanation`.
-
-    The unit of a map's cell is logits: before its negative cells were cut to 0, a map sums to the
-    gradient of the logit times the pooled features. Nothing is scaled, so steps, patches and images
-    can be compared, each stream with itself.
-
-    Attributes:
-        step_maps: (b p t h w) at least 0; what speaks for the target in each look at each patch.
-        global_map: (b h w) at least 0; what speaks for it in the whole image.
-        step_weights: (b p t) the temporal attention; sums to 1 over t.
-        patch_weights: (b p) the learned attention over the patches, or None where they count alike.
-        step_logits: (b p t k) what each step would answer by itself.
-        logits: (b k) of both streams.
-        global_logits: (b k) of the whole image.
-        local_logits: (b k) of the patches.
-        target: (b) the class explained, an index in [0, k).
-        images: (b 3 h w) as given.
-        patches: (b p 3 h w) as given.
-        boxes: (b p 4) where the patches lie, xyxy in pixels of `images`, or None.
-        pictures: b upright pictures that the images were made of, or None for each that was a
-            tensor.
-        cell_offsets: called, it tells how far off the middle of their tiles the cells of the global
-            and of the step maps look, in tiles (`measure_cell_offset`). A figure asks; it takes a
-            pass of each backbone, once a model.
-        class_names: k names, or None.
-        mean: per channel, with which the images were normalised.
-        std: per channel.
-    """
+    """What both streams saw that speaks for one class an image: the fields of `Explanation`."""
 
     step_maps: Tensor
     global_map: Tensor

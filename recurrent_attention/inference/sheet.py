@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from recurrent_attention._errors import printable
-from recurrent_attention._files import whole_file
+from recurrent_attention._files import check_new_file, whole_file
 from recurrent_attention.ops.cell_offset import resample_cells
 
 INK, PALE = "#222222", "#858585"
@@ -248,17 +248,10 @@ def save_figure(figure: Figure, path: Path, dpi: float) -> None:
     """
     known = figure.canvas.get_supported_filetypes()
     kind = path.suffix[1:].lower()
-    if path.is_dir():
-        raise IsADirectoryError(f"Expected `path` to be a file, but {printable(path)} is a folder.")
+    check_new_file(path)
     if kind not in known:
         raise ValueError(
             f"Expected `path` to end in one of .{', .'.join(sorted(known))}, but got {path.name!r}."
-        )
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            "Expected `path` to be in an existing folder, but there is no "
-            f"{printable(path.parent)}. Create "
-            "it first."
         )
     drawn = io.BytesIO()  # some of matplotlib's writers lose what the system said of a full disk
     figure.savefig(drawn, dpi=dpi, format=kind)
