@@ -14,30 +14,14 @@ import numpy as np
 
 from drawn_birds.brushes import Colour, Points, at, darker, mix, smooth
 
+# Brown, warm grey, olive, blue-grey, rust, teal, slate, sand, moss, plum brown.
 _BACKS: tuple[Colour, ...] = (
-    (126, 94, 66),  # brown
-    (132, 124, 116),  # warm grey
-    (116, 114, 70),  # olive
-    (94, 116, 140),  # blue-grey
-    (150, 94, 66),  # rust
-    (70, 114, 116),  # teal
-    (84, 88, 104),  # slate
-    (162, 134, 100),  # sand
-    (94, 120, 82),  # moss
-    (114, 86, 92),  # plum brown
-)
-_BELLIES: tuple[Colour, ...] = (
-    (232, 220, 196),  # cream
-    (222, 220, 216),  # pale grey
-    (226, 202, 172),  # buff
-    (224, 204, 196),  # pinkish
-)
-_BREASTS: tuple[Colour, ...] = (
-    (186, 128, 92),  # russet
-    (196, 164, 120),  # ochre
-    (160, 156, 150),  # grey
-    (204, 170, 150),  # rose
-)
+    (126, 94, 66), (132, 124, 116), (116, 114, 70), (94, 116, 140), (150, 94, 66), (70, 114, 116),
+    (84, 88, 104), (162, 134, 100), (94, 120, 82), (114, 86, 92),
+)  # fmt: skip
+# Cream, pale grey, buff, pinkish; russet, ochre, grey, rose.
+_BELLIES: tuple[Colour, ...] = ((232, 220, 196), (222, 220, 216), (226, 202, 172), (224, 204, 196))
+_BREASTS: tuple[Colour, ...] = ((186, 128, 92), (196, 164, 120), (160, 156, 150), (204, 170, 150))
 _LEGS: tuple[Colour, ...] = ((92, 76, 68), (120, 92, 80), (74, 72, 76))
 
 
@@ -86,12 +70,10 @@ class Bird:
 
     @cached_property
     def head_centre(self) -> Points:
-        """Centre of the head."""
         return self.body(0.86, 0.36 if self.looks_back else 0.3)
 
     @cached_property
     def outline(self) -> Points:
-        """Outline of body and head in one curve."""
         middle = math.atan2(0.3, 0.86)
         arc = [math.radians(degrees) + middle for degrees in (-92, -55, -18, 18, 52, 84, 112)]
         r, m = self.head_radius, self.plumpness
@@ -105,12 +87,10 @@ class Bird:
 
     @cached_property
     def eye(self) -> Points:
-        """Centre of the eye."""
         return self.head(0.34 * self.head_turn, 0.12)
 
     @cached_property
     def bill_tip(self) -> Points:
-        """Tip of the bill."""
         return self.head(0.9 + self.bill[0] * self.head_turn / self.head_radius, -0.1)
 
     @cached_property
