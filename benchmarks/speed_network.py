@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss
 
 sys.path.append(str(Path(__file__).parents[1]))
-from tests.authors_network import AuthorsNetwork  # plain torch modules, for tests alone
+from tests.helpers.authors_network import AuthorsNetwork  # plain torch modules, for tests alone
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH = 32 if DEVICE == "cuda" else 4

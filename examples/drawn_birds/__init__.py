@@ -1,6 +1,6 @@
-"""Birds drawn with Pillow that differ by one small mark: a data set that needs nothing else."""
+"""Birds drawn with Pillow, that differ by one small mark."""
 
-from drawn_birds.data_set import SyntheticBirds
-from drawn_birds.drawing import MARKS, Drawing, Mark, draw_bird
+from .drawing import MARKS, Drawing, Mark, draw_bird
+from .writer import SyntheticBirds
 
 __all__ = ["MARKS", "Drawing", "Mark", "SyntheticBirds", "draw_bird"]

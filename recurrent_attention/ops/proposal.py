@@ -128,9 +128,11 @@ def propose_boxes(
         taken = taken.scatter(1, pick, True)
         left_out = left_out | (box_iou(windows[pick[:, 0]], windows) > iou_threshold)
         picks.append(pick)
-    # Steps times pixels first: that is exact, so that the last step ends at the edge, not beyond.
+    # Steps times pixels first: that is exact, so the last step ends at the edge, not beyond. On
+    # CUDA a division by a number would be a product with its inverse, which is not.
     found = windows[torch.cat(picks, dim=1)]
-    return found * found.new_tensor([width, height, width, height]) / GRID
+    pixels = found * found.new_tensor([width, height, width, height])
+    return pixels / pixels.new_full((), GRID)
 
 
 def propose_mixed_boxes(

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_birds import SyntheticBirds, data_set
-from drawn_birds.data_set import PART_NAMES, class_name, write_synthetic_birds
+from drawn_birds import SyntheticBirds, writer
 from drawn_birds.drawing import MARKS, Drawing, Mark, draw_bird
+from drawn_birds.writer import PART_NAMES, class_name, write_synthetic_birds
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -286,7 +286,7 @@ def test_an_interrupted_writing_leaves_nothing(
             raise KeyboardInterrupt
         return draw_bird(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(data_set, "draw_bird", interrupted)
+    monkeypatch.setattr(writer, "draw_bird", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "set")
     assert list(tmp_path.iterdir()) == []
