@@ -1,6 +1,7 @@
 """What several test files share: small data sets, and the real birds where they are."""
 
 import importlib.util
+import os
 import threading
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from helpers.loopback import Server
 from PIL import Image
 
 from recurrent_attention.data import Pictures
+
+if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):  # each its share of the cores
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 REAL_DATA = Path(__file__).parents[2] / "shared" / "data"
 

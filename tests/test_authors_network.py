@@ -27,6 +27,7 @@ def make_pair(num_classes, num_steps, size):
     return theirs, ours
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module."])
 def test_logits_of_both_streams_equal_the_authors(prefix):
     theirs, ours = make_pair(num_classes=20, num_steps=10, size=64)
@@ -53,6 +54,7 @@ def test_map_and_parameters_at_the_papers_size():
     assert maps.local_features.shape == (1, 1, 512, 14, 14)
 
 
+@pytest.mark.slow
 def test_initialisation_is_the_authors():
     torch.manual_seed(0)
     model = TwoStreamClassifier(

@@ -89,6 +89,7 @@ def test_classify_takes_maps_or_their_means(global_head):
         torch.testing.assert_close(model.classify(small).logits, whole.logits)
 
 
+@pytest.mark.slow
 def test_another_local_backbone():
     model = make("test_resnet", local_backbone="test_vit")
     with torch.no_grad():
@@ -108,6 +109,7 @@ def test_dropout_works_on_both_streams_in_training_only():
     assert not torch.equal(first.local_logits, second.local_logits)
 
 
+@pytest.mark.slow
 def test_saved_and_loaded_it_answers_the_same(tmp_path):
     model = make("test_vit", class_names=["auk", "coot", "dodo", "emu", "finch"], fusion_weight=0.7)
     model.save_pretrained(tmp_path / "model")
@@ -152,6 +154,7 @@ def saved_and_loaded(model, folder):
     return TwoStreamClassifier.from_pretrained(folder)
 
 
+@pytest.mark.slow
 def test_a_loaded_model_wants_its_pictures_normalised_as_the_saved_one(tmp_path):
     usual = make()
     model = make(backbone_kwargs={"pretrained_cfg_overlay": LOOK})
@@ -182,6 +185,7 @@ def test_so_does_one_whose_backbone_came_from_a_folder(tmp_path):
     assert loaded.data_config == model.data_config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 def test_wrapped_checkpoints_load(prefix):
     source, target = make(), make()

@@ -41,6 +41,7 @@ def test_python_of_the_readme_runs(number, pictures_here):
     run(python_of(README)[number], f"README.md block {number}", {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_python_of_a_page_runs(page, pictures_here):
     """All blocks, from the top, as a reader who pastes one after the other."""

@@ -5,6 +5,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import recurrent_attention
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +25,7 @@ def test_import_brings_no_extra():
     assert [name for name in EXTRAS if name in found] == []
 
 
+@pytest.mark.slow
 def test_that_test_can_fail():
     assert "torchmetrics" in imported_after("import recurrent_attention.training")
 

@@ -101,6 +101,7 @@ def test_every_parameter_learns_to_weigh(way):
     assert model.attention.scorer.weight.grad.abs().max() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS)
 def test_saved_and_loaded(tmp_path, way):
     model = make(way, num_patches=4).float()

@@ -45,6 +45,7 @@ def kept_by_a_step(model, batch, num_patches):
     return sum(storage.nbytes() for storage in kept.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_report_is_that_of_a_real_model_and_step(name):
     report = check_backbone(name, num_classes=7, num_patches=2, batch_size=3, **SIZES)
@@ -69,12 +70,14 @@ def test_the_report_is_that_of_a_real_model_and_step(name):
     assert report.kept_bytes == kept_by_a_step(model, batch=3, num_patches=2)
 
 
+@pytest.mark.slow
 def test_memory_grows_with_the_batch_and_not_the_state():
     small, large = (check_backbone("test_resnet", batch_size=b, **SIZES) for b in (2, 4))
     assert small.state_bytes == large.state_bytes
     assert 1.8 < large.kept_bytes / small.kept_bytes < 2.01
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     torch.__version__.startswith("2.5."), reason="torch 2.5's FlopCounterMode keeps what it saw"
 )
@@ -88,6 +91,7 @@ def test_nothing_is_kept_behind():
     assert tensors() == before
 
 
+@pytest.mark.slow
 def test_frozen_parameters_have_neither_gradient_nor_averages():
     report = check_backbone("coat_tiny", backbone_kwargs={"parallel_depth": 1}, **SIZES)
     assert 0 < report.trainable < report.parameters
@@ -114,6 +118,7 @@ def macs_of_convolutions(model, image):
     return total
 
 
+@pytest.mark.slow
 def test_macs_of_a_convolutional_network():
     report = check_backbone("test_resnet", batch_size=2, num_patches=3, **SIZES)
     backbone = TwoStreamClassifier("test_resnet", **SIZES).global_backbone
@@ -122,6 +127,7 @@ def test_macs_of_a_convolutional_network():
     assert report.local_stream.macs == expected // 4  # a quarter of the cells in every layer
 
 
+@pytest.mark.slow
 def test_macs_of_a_transformer():
     report = check_backbone("test_vit", batch_size=2, **SIZES)
     model = TwoStreamClassifier("test_vit", **SIZES).global_backbone.model
@@ -139,6 +145,7 @@ def test_macs_of_a_transformer():
         assert stream.macs == total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "gmacs"),
     # As published: 4.1 with resnet50's classifier, 17.6 with the products of attention, and 19.6
@@ -164,6 +171,7 @@ def test_memory_is_that_of_docs_scale():
 # --- sizes ---
 
 
+@pytest.mark.slow
 def test_a_model_that_refuses_the_papers_sizes_gets_its_own_doubled():
     report = check_backbone("bat_resnext26ts", batch_size=2)
     assert report.ok
@@ -174,6 +182,7 @@ def test_a_model_that_refuses_the_papers_sizes_gets_its_own_doubled():
     assert str(report).splitlines()[1] == f"  {report.size_note}"
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_one_size_gets_that_for_both():
     report = check_backbone("efficientformer_l1", batch_size=2)
     assert report.ok
@@ -275,6 +284,7 @@ def test_the_command_says_what_works(capsys):
     )
 
 
+@pytest.mark.slow
 def test_the_command_names_near_matches_without_a_traceback():
     command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "recurrent_attention.backbone"]
     done = subprocess.run([*command, "vg19"], capture_output=True, text=True, check=False)

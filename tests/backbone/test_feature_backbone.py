@@ -88,6 +88,7 @@ def test_the_mean_of_the_map_is_what_timm_classifies(name):
     torch.testing.assert_close(mean_over_cells(backbone(images)), expected)
 
 
+@pytest.mark.slow
 def test_mobilenetv2_has_the_1280_channels_of_its_classifier():
     backbone, model = in_pairs("mobilenetv2_100")
     images = images_for(backbone)
@@ -129,6 +130,7 @@ def test_the_class_token_and_its_layers_are_left_out():
     assert {key.split(".")[0] for key in gone} == {"cls_token", "blocks_token_only"}
 
 
+@pytest.mark.slow
 def test_of_several_maps_the_last_is_taken():
     backbone, model = in_pairs("coat_tiny", parallel_depth=1)
     images = images_for(backbone)
@@ -149,6 +151,7 @@ def test_a_model_that_returns_the_class_token_only_gives_its_last_map():
     torch.testing.assert_close(backbone(images), expected)
 
 
+@pytest.mark.slow
 def test_cells_on_the_last_axis_become_a_map():
     backbone, model = in_pairs("efficientvim_m1")
     images = images_for(backbone)
@@ -236,6 +239,7 @@ def test_a_model_without_such_a_norm_has_none():
 # --- what is taken out ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_gets_a_gradient(name):
     backbone = FeatureBackbone(name, image_size=image_size(name))
@@ -383,6 +387,7 @@ def test_construction_on_meta_has_the_same_names_and_shapes():
     assert all(tensor.is_meta for tensor in empty.state_dict().values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_vit_relpos", "pit_ti_224"])
 def test_the_backbone_compiles_without_a_break_and_exports(name):
     backbone, _ = in_pairs(name, **({"depth": (1, 1, 1)} if name == "pit_ti_224" else {}))
@@ -536,6 +541,7 @@ def test_convolutions_run_over_channels_last(tmp_path):
     assert lies_channels_last(loaded.global_backbone)
 
 
+@pytest.mark.slow
 def test_a_stem_whose_backward_pass_damages_memory_stays_as_it_is():
     """In the other layout, this ends the process (with AVX-512, at 224 pixels)."""
     backbone = FeatureBackbone("fastvit_t8", image_size=224)

@@ -38,6 +38,7 @@ def picture(seed=0):
 # timm's own calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_layer_decay_is_that_of_timm(name):
     """Each parameter of a backbone gets the rate that timm gives it in the bare model."""
@@ -117,6 +118,7 @@ def test_a_model_without_gradient_checkpointing_says_so(monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["equal", "linear"])
 def test_other_classes(tmp_path, weighting):
     model = make(patch_weighting=weighting, class_names=["a", "b", "c"]).double().eval()
@@ -145,6 +147,7 @@ def test_other_classes(tmp_path, weighting):
     assert model.num_classes == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weighting", ["equal", "linear"])
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
 def test_traced_by_torch_jit(weighting):
@@ -161,6 +164,7 @@ def test_traced_by_torch_jit(weighting):
 # Sizes that nobody asked for
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [("crossvit_tiny_240", (480, 240)), ("test_resnet", (448, 224)), ("test_vit", (448, 224))],
@@ -269,6 +273,7 @@ def test_arguments_of_the_parts():
 # Channels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "mean"), [(1, (0.3,)), (3, (0.1, 0.3, 0.5)), (4, (0.3,) * 4)])
 def test_normalisation_for_every_channel(tmp_path, channels, mean):
     look = {"mean": (0.1, 0.3, 0.5), "std": (0.2, 0.2, 0.2)}
@@ -285,6 +290,7 @@ def test_normalisation_for_every_channel(tmp_path, channels, mean):
 # Threads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_answers_of_a_model_in_training_mode_from_several_threads(name):
     model = make(name, num_patches=2, drop_rate=0.5).train()
@@ -346,6 +352,7 @@ def test_a_view_shares_weights_and_nothing_else():
         assert same is model
 
 
+@pytest.mark.slow
 def test_what_timm_models_keep_for_evaluation_is_kept_apart():
     backbone = FeatureBackbone("levit_128s", image_size=224)
     backbone.train()

@@ -498,6 +498,7 @@ def test_the_package_is_a_command(tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().out.endswith("nothing is wrong\n")
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_the_real_birds_are_in_order(real_data):
     folder = real_data / "CUB_200_2011_first50"

@@ -269,6 +269,7 @@ def test_a_list_that_is_too_large(dogs):
         StanfordDogs(dogs)
 
 
+@pytest.mark.slow
 def test_a_list_cut_off_anywhere(dogs):
     path = dogs / "test_list.mat"
     whole = path.read_bytes()
@@ -324,6 +325,7 @@ def test_hostile_annotations(dogs, kind):
         assert str(caught.value) == f"Expected {path} to be an annotation in XML, but got: {got}."
 
 
+@pytest.mark.slow
 def test_annotations_that_are_deep_or_missing(dogs):
     path = dogs / "Annotation" / "n02-Pug" / "n02_9"
     path.write_text("<a>" * 140_000 + "</a>" * 140_000)

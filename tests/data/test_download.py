@@ -201,6 +201,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", REFUSED)
 def test_a_download_is_refused_in_one_sentence(server, tmp_path, fault):
     replies, sentence = REFUSED[fault]

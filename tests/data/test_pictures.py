@@ -132,6 +132,7 @@ def test_files_have_no_mode_of_five_channels(four):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
 def test_a_data_set_for_a_model(tmp_path, channels, mode):
     noise(0, mode="RGBA" if mode == "RGBA" else "RGB").save(tmp_path / "x.png")
@@ -375,6 +376,7 @@ def test_boxes_are_two_tensors_for_any_number_of_pictures():
         boxes["other.png"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="file descriptors are counted on POSIX")
 def test_spawned_workers_with_more_pictures_than_file_descriptors(tmp_path):
     resource = pytest.importorskip("resource")

@@ -53,6 +53,7 @@ def head_share(split, boxes):
     return sum(found) / len(found)
 
 
+@pytest.mark.slow
 def test_patches_meet_their_own_pictures(splits, patch_boxes):
     """In the right order the first box holds a part of the head in 71 % of the test pictures."""
     test, boxes = splits[1], patch_boxes[1]
@@ -88,6 +89,7 @@ def test_the_map_is_what_the_pretrained_classifier_pools(real_data, splits):
     torch.testing.assert_close(feature_map.mean((2, 3)), pooled, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_frozen_heads_learn_birds(real_data, splits, patch_boxes, tmp_path):
     """Three classes, frozen MobileNetV2, six epochs of heads: far above the chance of 33 %."""
     parts = []
@@ -114,6 +116,7 @@ def test_frozen_heads_learn_birds(real_data, splits, patch_boxes, tmp_path):
     assert found.fused_top1 > 0.8
 
 
+@pytest.mark.slow
 def test_predict_sees_what_the_data_set_gives(real_data, splits, patch_boxes, tmp_path):
     """Photographs by path, one of them gray, through a model that was saved and loaded."""
     test, boxes = splits[1], patch_boxes[1]
@@ -145,6 +148,7 @@ def test_predict_sees_what_the_data_set_gives(real_data, splits, patch_boxes, tm
     assert len({prediction.probabilities for prediction in predictions}) == 6
 
 
+@pytest.mark.slow
 def test_boxes_without_labels_find_the_heads(real_data, splits):
     """Four classes at 320 pixels, each class's mean feature for a classifier: quick, and enough."""
     backbone = FeatureBackbone("mobilenetv2_100", image_size=320, **mobilenet(real_data)).eval()

@@ -52,6 +52,7 @@ def test_main_job(job, small, tmp_path, capsys):
         job.main([*small, "--run-dir", str(run)])
 
 
+@pytest.mark.slow
 def test_frozen_and_the_papers_protocol(job, small, tmp_path, capsys):
     tiny = ["--backbone", "test_resnet", "--image-size", "64", "--patch-size", "32"]
     frozen = job.main([*small, *tiny, "--freeze", "--run-dir", str(tmp_path / "frozen")])
@@ -115,6 +116,7 @@ TINY = ["--backbone", "test_resnet", "--image-size", "64", "--patch-size", "32",
 TINY += ["--weights", "none", "--epochs", "1", "--freeze", "--hidden-size", "16"]
 
 
+@pytest.mark.slow
 def test_patches_without_labels_once_for_all_runs(job, drawn, tmp_path, monkeypatch):
     calls = []
     propose = TwoStreamClassifier.propose
@@ -135,6 +137,7 @@ def test_patches_without_labels_once_for_all_runs(job, drawn, tmp_path, monkeypa
     assert config["patch_weighting"] == "linear"
 
 
+@pytest.mark.slow
 def test_patches_of_a_file_and_of_a_folder(job, drawn, tmp_path):
     common = ["--data", str(drawn), *TINY, "--cache-dir", str(tmp_path / "cache")]
     boxes, splits = {}, [CUB200(drawn, split) for split in ("train", "test")]
@@ -149,6 +152,7 @@ def test_patches_of_a_file_and_of_a_folder(job, drawn, tmp_path):
         assert results[0][f"test_{number}"] == results[1][f"test_{number}"]
 
 
+@pytest.mark.slow
 def test_a_main_job_that_was_interrupted_goes_on(job, drawn, tmp_path, monkeypatch):
     common = ["--data", str(drawn), *TINY, "--epochs", "3"]
     whole = job.main([*common, "--run-dir", str(tmp_path / "whole")])
@@ -174,6 +178,7 @@ def test_a_main_job_that_was_interrupted_goes_on(job, drawn, tmp_path, monkeypat
         assert resumed[name] == whole[name]
 
 
+@pytest.mark.slow
 def test_unreadable_pictures_stop_the_job_or_are_counted(job, drawn, tmp_path, capsys):
     root = tmp_path / "birds"
     shutil.copytree(drawn, root)
@@ -190,6 +195,7 @@ def test_unreadable_pictures_stop_the_job_or_are_counted(job, drawn, tmp_path, c
     assert result["test_images"] == 19
 
 
+@pytest.mark.slow
 def test_own_dataset_from_pictures_to_an_explained_one(example, drawn, tmp_path, capsys):
     """A folder per class, a saved model, patches for more pictures, and one explained again."""
     run = example("own_dataset").main(

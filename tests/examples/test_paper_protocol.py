@@ -56,6 +56,7 @@ def test_patches_are_cut_out_of_the_resized_square(job, tmp_path):
     assert whole[0].patches.std() > 0.3
 
 
+@pytest.mark.slow
 def test_boxes_are_those_of_the_file_on_the_resized_square(asked):
     _, data, held_out, _ = asked()
     for shown, file in ((data, "train_patches.npy"), (held_out, "test_patches.npy")):
@@ -96,6 +97,7 @@ def test_one_random_patch_in_training_and_at_test_and_no_flip(asked):
         assert drawn == set(range(10))  # any of the ten, not the first
 
 
+@pytest.mark.slow
 def test_the_epoch_is_picked_on_test_and_test_is_what_it_then_says(
     job, asked, tmp_path, monkeypatch
 ):

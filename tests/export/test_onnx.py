@@ -86,6 +86,7 @@ def forget_compiled_graphs():
 # --- torch.compile ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "sizes"),
     [
@@ -102,6 +103,7 @@ def test_compiled_in_eval_mode(backbone, sizes):
             assert_same(compiled(*inputs(*size)), model(*inputs(*size)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "patches"), [("densenet121", None), ("test_mambaout", 2), ("test_vit", 2)]
 )
@@ -121,6 +123,7 @@ def test_compiled_in_training_mode(backbone, patches):
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4 * scale + 1e-7)
 
 
+@pytest.mark.slow
 def test_a_compiled_graph_is_not_used_for_a_model_whose_cells_look_elsewhere():
     """The offset is a constant of the graph, and layers of the same types share a graph."""
     found = []
@@ -138,6 +141,7 @@ def test_a_compiled_graph_is_not_used_for_a_model_whose_cells_look_elsewhere():
 # --- torch.export ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", KINDS)
 def test_exported_with_a_dynamic_batch(backbone):
     model = classifier(backbone)
@@ -234,6 +238,7 @@ def answer(path, *tensors):
     return dict(zip((entry.name for entry in session.get_outputs()), found, strict=True))
 
 
+@pytest.mark.slow
 @not_with_old_torch
 def test_attention_within_windows_is_exported(tmp_path):
     """Hiera's has a fifth axis, for which torch.onnx has no fused attention."""
@@ -248,6 +253,7 @@ def test_attention_within_windows_is_exported(tmp_path):
     assert float((found - wanted).abs().max()) < 1e-4 * float(wanted.abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "graph"),
     [
@@ -455,6 +461,7 @@ def test_the_example_answers_as_predict(script, files, tmp_path, capsys):
     assert str(caught.value) == 'Expected a file of graph="boxes" beside one of graph="patches".'
 
 
+@pytest.mark.slow
 @not_with_old_torch
 @pytest.mark.data
 def test_the_example_answers_as_predict_on_a_real_bird(script, real_data, tmp_path):
@@ -482,6 +489,7 @@ def test_the_example_answers_as_predict_on_a_real_bird(script, real_data, tmp_pa
         assert [p for _, p in found] == pytest.approx(wanted.probabilities[:5], abs=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (4, "RGBA")])
 def test_a_model_of_other_channels_names_its_pictures(tmp_path, example, channels, mode):
     model = TwoStreamClassifier(
@@ -506,6 +514,7 @@ def test_a_model_of_other_channels_names_its_pictures(tmp_path, example, channel
     assert len(metadata["mean"]) == len(metadata["std"]) == channels
 
 
+@pytest.mark.slow
 def test_an_export_leaves_one_file(tmp_path):
     """onnxruntime would write of its use into the home folder, and into that of temporary files."""
     code = (

@@ -258,6 +258,7 @@ def test_what_is_no_configuration(folder, content, message):
     assert len(got) < 400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "kwargs"),
     [

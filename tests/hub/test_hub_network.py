@@ -140,6 +140,7 @@ def test_a_full_disk_keeps_what_was_there(model, tmp_path):
     assert TwoStreamClassifier.from_pretrained(tmp_path).class_names == tuple(NAMES)
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize("half", ["config.json", "model.safetensors"])
 def test_a_kill_in_the_middle_keeps_what_was_there(model, tmp_path, monkeypatch, half):

@@ -108,6 +108,7 @@ class Tied(TwoStreamClassifier):
         self.local_head.bias = self.global_head.bias
 
 
+@pytest.mark.slow
 def test_a_model_with_tied_weights(tmp_path):
     model = Tied("test_resnet", 3, **SIZES)
     with torch.no_grad():
@@ -127,6 +128,7 @@ def test_loading_in_inference_mode_gives_a_model_that_trains(folder):
     assert not any(parameter.is_inference() for parameter in loaded.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "names"),
     [
@@ -242,6 +244,7 @@ def hub(monkeypatch):
         yield hub
 
 
+@pytest.mark.slow
 def test_options_of_the_mixin(folder, model, hub, tmp_path):
     hub.add("someone/birds", folder)
     hub.add("someone/birds", folder, revision="v2")
@@ -352,6 +355,7 @@ def test_wrong_weights_are_named_and_nothing_is_loaded(folder, changes, message)
     assert torch.equal(torch.get_rng_state(), random)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".bin", ".pth.tar", ".safetensors"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "_orig_mod.module."])
 def test_checkpoints_of_every_form(model, tmp_path, suffix, prefix):
@@ -569,6 +573,7 @@ def test_a_backbone_from_a_folder_that_is_gone(tmp_path):
         assert torch.equal(loaded(images, patches).logits, model(images, patches).logits)
 
 
+@pytest.mark.slow
 def test_a_folder_has_the_last_word_on_sizes_that_are_fixed(tmp_path):
     """The architecture by itself says that its size is fixed, and the folder that it is not."""
     name = backbone_folder(tmp_path / "backbone", architecture="test_maxvit", model_args={})
@@ -606,6 +611,7 @@ class Wrapped(torch.nn.Module):
         self.metric = torch.nn.Linear(2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "saved",
     [
@@ -720,6 +726,7 @@ def zipped(path, data, packed=False):
         archive.writestr("a/.format_version", b"1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["zip", "packed zip", "old format"])
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_pickle_that_would_take_far_more_than_the_file_has_is_not_read(
@@ -742,6 +749,7 @@ def test_a_pickle_that_would_take_far_more_than_the_file_has_is_not_read(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped_format", [True, False])
 def test_what_torch_writes_is_within_the_budget(tmp_path, zipped_format):
     """A training checkpoint with all that people put into one."""

@@ -56,6 +56,7 @@ def test_it_answers_as_before(saved):
         torch.testing.assert_close(answer, torch.tensor(wanted), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_saved_as_before(saved, tmp_path):
     found, folder = saved
     TwoStreamClassifier.from_pretrained(folder).save_pretrained(tmp_path / "again")

@@ -67,6 +67,7 @@ def words(figure):
     return [text.get_text() for text in texts(figure)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("steps", "patches", "peak"),
     [
@@ -97,6 +98,7 @@ def test_no_text_overlaps_or_is_cut_off(steps, patches, peak):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(16, 80), (80, 16)])
 @pytest.mark.parametrize("patches", [1, 2])
 def test_pictures_of_any_shape_leave_room_for_their_words(size, patches):
@@ -212,6 +214,7 @@ def test_many_patches_one_channel_no_names_no_boxes():
     assert not found.figure().axes[0].patches
 
 
+@pytest.mark.slow
 def test_drawing_leaves_matplotlib_as_it_was():
     before = dict(rcParams)
     explanation().figure()

@@ -71,6 +71,7 @@ def scaled_as_there(maps, size):
     return scale_cam_image(scale_cam_image(maps, (size, size)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "size"),
     [
@@ -98,6 +99,7 @@ def test_maps_agree_with_pytorch_grad_cam(backbone, size):
         np.testing.assert_allclose(scaled_as_there(ours, size), scaled, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_oracle_sees_something_to_compare():
     """Maps that are 0 agree with anything."""
     for backbone in KINDS:
@@ -178,6 +180,7 @@ def test_unit_is_logits():
     assert features.shape[2:] == found.global_map.shape[1:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", KINDS)
 @pytest.mark.parametrize("global_head", ["linear", "conv"])
 def test_answers_are_those_of_the_model(backbone, global_head):
@@ -269,6 +272,7 @@ def mixed_model(backbone="test_resnet"):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", KINDS)
 def test_a_call_changes_nothing(backbone):
     model = mixed_model(backbone)
@@ -283,6 +287,7 @@ def test_a_call_changes_nothing(backbone):
     assert not images.requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", ["global_backbone", "local_backbone", "attention", "local_head"])
 @pytest.mark.parametrize("context", [torch.enable_grad, torch.inference_mode])
 def test_a_call_that_fails_changes_nothing(part, context):
@@ -300,6 +305,7 @@ def test_a_call_that_fails_changes_nothing(part, context):
         assert_same_state(before, state_of(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("train", [False, True])
 def test_frozen_and_without_gradient_the_maps_are_the_same(context, train):
@@ -349,6 +355,7 @@ def test_training_goes_on_in_the_same_autocast_region():
     assert [name for name, p in model.named_parameters() if p.grad is None] == []
 
 
+@pytest.mark.slow
 def test_two_hundred_calls_leak_nothing():
     model = make(num_steps=2)
     images, patches = inputs(patches=1, batch=1)
@@ -364,6 +371,7 @@ def test_two_hundred_calls_leak_nothing():
     assert len(live()) == len(before)
 
 
+@pytest.mark.slow
 def test_what_is_kept_holds_no_graph():
     """The backbone's map is gone once the explanation is there: only small tensors are held."""
     model = make()
@@ -405,6 +413,7 @@ def test_eval_mode_on_cuda(backbone):
     assert difference < 0.1 * expected.step_maps.max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("target", "error", "message"),
     [

@@ -110,6 +110,7 @@ def assert_is(prediction, output, row=0, *, names=NAMES, atol=1e-6):
     assert prediction.local_class == names[output.local_logits[row].argmax()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["test_resnet", "test_vit"])
 def test_a_file_gives_what_forward_gives_for_tensors_made_by_hand(tmp_path, backbone):
     model = make(backbone)
@@ -385,6 +386,12 @@ def test_how_a_prediction_reads():
         "global stream alone: wren, local stream alone: owl"
     )
     assert repr([prediction]) == "[<Prediction wren 100.0 %, house finch 0.0 %>]"
+
+
+@pytest.fixture(scope="module")
+def half_trained():
+    """One for many calls, none of which changes it."""
+    return trained_a_bit()
 
 
 def trained_a_bit(**kwargs):
@@ -691,10 +698,10 @@ BAD_PICTURES = [
 
 
 @pytest.mark.parametrize(("image", "error", "sentence"), BAD_PICTURES)
-def test_bad_pictures(tmp_path, monkeypatch, image, error, sentence):
+def test_bad_pictures(tmp_path, monkeypatch, half_trained, image, error, sentence):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.jpg").write_text("no picture")
-    model = trained_a_bit()
+    model = half_trained
     with nothing_changes(model), pytest.raises(error) as caught:
         model.predict(image)
     assert str(caught.value) == sentence
@@ -817,20 +824,20 @@ BAD_PATCHES = [
 
 
 @pytest.mark.parametrize(("image", "boxes", "error", "sentence"), BAD_BOXES)
-def test_bad_boxes(tmp_path, monkeypatch, image, boxes, error, sentence):
+def test_bad_boxes(tmp_path, monkeypatch, half_trained, image, boxes, error, sentence):
     monkeypatch.chdir(tmp_path)
     ONE.save(tmp_path / "bird.png")
-    model = trained_a_bit()
+    model = half_trained
     with nothing_changes(model), pytest.raises(error) as caught:
         model.predict(image, boxes=boxes)
     assert str(caught.value) == sentence
 
 
 @pytest.mark.parametrize(("image", "patches", "error", "sentence"), BAD_PATCHES)
-def test_bad_patches(tmp_path, monkeypatch, image, patches, error, sentence):
+def test_bad_patches(tmp_path, monkeypatch, half_trained, image, patches, error, sentence):
     monkeypatch.chdir(tmp_path)
     ONE.save(tmp_path / "bird.png")
-    model = trained_a_bit()
+    model = half_trained
     with nothing_changes(model), pytest.raises(error) as caught:
         model.predict(image, patches=patches)
     assert str(caught.value) == sentence
@@ -850,6 +857,7 @@ def test_bad_top_k(model, top_k, error, sentence):
     assert str(caught.value) == sentence
 
 
+@pytest.mark.slow
 def test_models_that_take_other_tensors():
     model = make("test_vit3")
     with pytest.raises(ValueError) as caught:
@@ -881,6 +889,7 @@ def in_channels(count):
     return make(in_chans=count, backbone_kwargs={"pretrained_cfg_overlay": look})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", CHANNELS)
 def test_pictures_are_read_with_the_channels_of_the_model(tmp_path, count):
     model = in_channels(count)

@@ -32,6 +32,7 @@ def test_known_moves(side, move, wanted):
     assert measure_cell_offset(Shifted(8, move, move), side) == wanted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "wanted"),
     [
@@ -92,6 +93,7 @@ def test_a_map_without_a_gradient(weight, energy):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset", [-0.5, 0.0, 0.5])
 @pytest.mark.parametrize("steps", [3, 8, 40])
 def test_cells_are_laid_where_they_look(offset, steps):

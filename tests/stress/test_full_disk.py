@@ -87,6 +87,7 @@ def test_a_full_disk(tmp_path, writer):
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_an_onnx_file_on_a_full_disk(tmp_path, monkeypatch):
     pytest.importorskip("onnxscript")
     monkeypatch.chdir(tmp_path)

@@ -10,6 +10,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("fuzz.py")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="limits and alarms are a matter of POSIX")
 @pytest.mark.parametrize(
     ("fault", "said"),

@@ -73,6 +73,7 @@ def start(tmp_path):
             child.wait()
 
 
+@pytest.mark.slow
 @posix
 @pytest.mark.parametrize(
     ("workers", "number", "name", "code"),
@@ -93,6 +94,7 @@ def test_a_signal_to_all_processes_of_the_job_saves_and_says_how_to_go_on(
     assert line.endswith(". Start the run again with resume=True (--resume) to go on there.")
 
 
+@pytest.mark.slow
 @posix
 def test_workers_leave_signals_to_their_parent_and_end_with_it(start):
     child = start(2)
@@ -116,6 +118,7 @@ def test_workers_leave_signals_to_their_parent_and_end_with_it(start):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @posix
 def test_a_second_run_in_the_folder_is_refused_and_a_dead_one_is_taken_over(start, tmp_path):
     first = start()
@@ -172,6 +175,7 @@ def test_a_second_ctrl_c_ends_at_once():
 # More epochs than before
 
 
+@pytest.mark.slow
 def test_a_run_with_steps_goes_on_for_more_epochs(colored_pictures, tmp_path):
     data = make_data(colored_pictures)
     whole = make_model()
@@ -302,6 +306,7 @@ def test_a_torch_device_is_taken(colored_pictures):
 # Names
 
 
+@pytest.mark.slow
 @posix
 def test_a_run_on_names_that_are_no_utf8(colored_pictures, tmp_path):
     pictures, boxes = colored_pictures

@@ -142,6 +142,7 @@ READERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_messages_are_one_line_that_any_terminal_takes(folder, reader):
     with pytest.raises((ValueError, OSError)) as caught:
@@ -152,6 +153,7 @@ def test_messages_are_one_line_that_any_terminal_takes(folder, reader):
     assert SHOWN in message or repr(ODD)[1:-1] in message
 
 
+@pytest.mark.slow
 def test_a_report_and_its_command(folder):
     report = check_pictures(folder, progress=False)
     (folder / ODD / "bad.png").write_text("x")

@@ -79,6 +79,7 @@ def test_attention_answers_each_row_by_itself(shape, batch, scale, seed):
     assert all(bool(torch.isfinite(tensor).all()) for tensor in together[:3])
 
 
+@pytest.mark.slow
 @few
 @given(height=st.integers(1, 5), width=st.integers(1, 5), batch=st.integers(1, 3), seed=seeds)
 def test_backbones_take_any_multiple(height, width, batch, seed):
@@ -90,6 +91,7 @@ def test_backbones_take_any_multiple(height, width, batch, seed):
         torch.testing.assert_close(backbone(images[:1])[0], found[0], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 @few
 @given(
     batch=st.integers(1, 3),

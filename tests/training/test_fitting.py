@@ -84,6 +84,7 @@ def test_the_recipe_says_what_chooses_the_epoch(colored_pictures, monkeypatch, c
     assert result.best_epoch == kept
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [False, True])
 def test_it_learns_and_leaves_alone_what_is_not_its_own(colored_pictures, freeze, tmp_path):
     model = make_model().eval()
@@ -117,6 +118,7 @@ def test_it_learns_and_leaves_alone_what_is_not_its_own(colored_pictures, freeze
     assert evaluate(loaded, held_out, **QUIET).fused_top1 == 1.0
 
 
+@pytest.mark.slow
 def test_same_seed_same_weights_other_seed_other_weights(colored_pictures):
     def trained(seed):
         model = make_model(drop_rate=0.2)
@@ -129,6 +131,7 @@ def test_same_seed_same_weights_other_seed_other_weights(colored_pictures):
     assert not torch.equal(first["local_head.weight"], third["local_head.weight"])
 
 
+@pytest.mark.slow
 def test_global_stream_is_trained_as_if_it_were_alone(colored_pictures):
     """The local stream's weight in the loss changes nothing for the global stream."""
     weights = []
@@ -409,6 +412,7 @@ def test_bad_calls(colored_pictures, tmp_path):
         fit(model, data, **QUIET)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("freeze", [False, True])
 def test_a_truncated_picture_stops_the_run_with_its_path(colored_pictures, num_workers, freeze):
@@ -435,6 +439,7 @@ def test_run_folders_are_never_overwritten(tmp_path):
     assert json.loads((run.path / "config.json").read_text()) == {"a": 1}
 
 
+@pytest.mark.slow
 def test_a_failed_save_keeps_the_model_before(tmp_path, monkeypatch):
     model, run = make_model(), RunFolder(tmp_path / "run")
     run.save_model(model)

@@ -13,7 +13,10 @@ from stress.kills import without_times
 
 from recurrent_attention.training import shared_batch_norm
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="torchrun was tried on POSIX only")
+pytestmark = [
+    pytest.mark.skipif(os.name != "posix", reason="torchrun was tried on POSIX only"),
+    pytest.mark.slow,
+]
 
 
 def launch(*arguments):

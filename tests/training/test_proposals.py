@@ -148,6 +148,7 @@ def test_the_cache_is_of_the_pictures_and_the_weights(colored_pictures, tmp_path
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "image_size", "side"),
     [

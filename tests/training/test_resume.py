@@ -49,6 +49,7 @@ class Interrupted(BaseException):
     """Nothing that the package could catch."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop", "seconds", "freeze"),
     [(6, 600, False), (7, 0, False), (9, 0, False), (2, 600, False), (7, 0, True)],
@@ -89,6 +90,7 @@ def test_a_resumed_run_equals_one_without_a_break(
     assert_same(found, expected)
 
 
+@pytest.mark.slow
 def test_a_kill_between_a_checkpoint_and_the_model_loses_neither(
     colored_pictures, tmp_path, monkeypatch
 ):
@@ -214,6 +216,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch, damage):
         assert (tmp_path / "hacked").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "part", "before", "after"),
     [
@@ -312,6 +315,7 @@ def test_draws_depend_on_seed_epoch_and_picture_alone(colored_pictures):
     assert [index for _, index in order] != [index for _, index in whole]
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(colored_pictures):
     data, _ = make_data(colored_pictures)
     weights = []

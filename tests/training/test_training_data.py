@@ -122,6 +122,7 @@ def test_classes_that_the_model_does_not_know(tmp_path):
 # How pictures are shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
@@ -154,6 +155,7 @@ def test_pictures_shown_otherwise_than_the_model_wants_are_warned_of(pictures, c
 # Subsets, concatenations, and what is none
 
 
+@pytest.mark.slow
 def test_subsets_and_concatenations(tmp_path, pictures):
     other = folder(tmp_path / "other", {"auk": 2, "emu": 1}, seed=1)
     model = make()
@@ -226,6 +228,7 @@ def test_nothing_to_train_on(pictures):
 # Kinds of models
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_models_of_every_precision_train_and_answer(pictures, tmp_path, dtype):
     model = make(class_names=("auk", "emu")).to(dtype)
@@ -270,6 +273,7 @@ def test_a_default_dtype_of_sixty_four_bits(pictures):
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_gradients_that_were_switched_off(pictures, mode):
     wanted, model = make(), make()
