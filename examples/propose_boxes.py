@@ -47,4 +47,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, TypeError, FileNotFoundError) as error:
-        sys.exit(f"propose_patches.py: {printable(error)}")
+        sys.exit(f"propose_boxes.py: {printable(error)}")
