@@ -7,6 +7,7 @@ from dataclasses import fields
 
 import pytest
 import torch
+from helpers.models import make
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamFeatures, TwoStreamLoss
 from recurrent_attention._settings import Settings
@@ -16,12 +17,6 @@ from recurrent_attention.ops import crop_patches, propose_boxes
 from recurrent_attention.ops.cell_offset import measure_cell_offset
 
 KINDS = ["test_resnet", "test_mambaout", "test_vit"]  # NCHW, NHWC and tokens
-
-
-def make(backbone="test_resnet", num_classes=5, **kwargs):
-    torch.manual_seed(0)
-    sizes = {"image_size": 64, "patch_size": 32, "hidden_size": 16, "num_steps": 3} | kwargs
-    return TwoStreamClassifier(backbone, num_classes, **sizes).eval()
 
 
 def inputs(patches=2):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers import models
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss
 from recurrent_attention.heads import TwoStreamFeatures, TwoStreamOutput
@@ -12,9 +13,7 @@ WAYS = ["linear", "recurrent"]
 
 
 def make(way="recurrent", **kwargs):
-    torch.manual_seed(0)
-    sizes = {"image_size": 64, "patch_size": 32, "hidden_size": 16, "num_steps": 3} | kwargs
-    return TwoStreamClassifier("test_resnet", 5, patch_weighting=way, **sizes).double().eval()
+    return models.make(patch_weighting=way, **kwargs).double()
 
 
 def features(patches=4):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.hub_server import COMMIT, hub_on_loopback
+from helpers.models import make
 from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors.torch import load_file
@@ -18,12 +19,6 @@ from recurrent_attention.hub import hub_network
 
 posix = pytest.mark.skipif(os.name != "posix", reason="needs fork and file size limits")
 NAMES = ["auk", "b`ee\n", "<c>", "d|o", "é"]
-
-
-def make(backbone="test_resnet", num_classes=5, **kwargs):
-    torch.manual_seed(0)
-    sizes = {"image_size": 64, "patch_size": 32, "hidden_size": 16, "num_steps": 3} | kwargs
-    return TwoStreamClassifier(backbone, num_classes, **sizes).eval()
 
 
 @pytest.fixture(scope="module")

@@ -2,24 +2,16 @@
 
 import pytest
 import torch
+from helpers import models
+from helpers.models import photo
 from PIL import Image
 
-from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.images.views import cut_view, pixels_of
 
 
 def make(**kwargs):
-    torch.manual_seed(0)
     names = ["wren", "finch", "coot"]
-    sizes = {"image_size": 64, "patch_size": 32, "hidden_size": 8, "num_steps": 3}
-    return TwoStreamClassifier(
-        "test_resnet", 3, class_names=names, num_patches=2, **sizes, **kwargs
-    )
-
-
-def photo(seed, size):
-    pixels = torch.randint(0, 255, (12, 12, 3), generator=torch.Generator().manual_seed(seed))
-    return Image.fromarray(pixels.byte().numpy()).resize(size)
+    return models.make(num_classes=3, class_names=names, num_patches=2, hidden_size=8, **kwargs)
 
 
 def views(model, picture, boxes):

@@ -2,10 +2,12 @@
 
 import gc
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from helpers import models
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -18,10 +20,7 @@ KINDS = ["test_resnet", "test_mambaout", "test_vit"]  # NCHW, NHWC and tokens
 NAMES = ["001.Great_Auk", "002.Coot", "003.Dodo", "004.Emu", "005.House_Finch"]
 
 
-def make(backbone="test_resnet", num_classes=5, **kwargs):
-    torch.manual_seed(0)
-    sizes = {"image_size": 64, "patch_size": 64, "hidden_size": 16, "num_steps": 3} | kwargs
-    return TwoStreamClassifier(backbone, num_classes, **sizes).eval()
+make = partial(models.make, patch_size=64)
 
 
 def inputs(patches=2, batch=2):

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 import numpy as np
 import pytest
 import torch
+from helpers.models import photo
 from PIL import Image
 from torch import nn
 
@@ -58,16 +59,6 @@ def relative(width, height):
 @pytest.fixture(scope="module")
 def model():
     return make()
-
-
-def photo(seed=0, size=(90, 70)):
-    """Noise of several sizes, so that where and how something is cut out shows."""
-    generator = np.random.default_rng(seed)
-    layers = [
-        Image.fromarray(generator.integers(0, 255, (side, side, 3), dtype=np.uint8)).resize(size)
-        for side in (3, 11, 40)
-    ]
-    return Image.blend(Image.blend(layers[0], layers[1], 0.4), layers[2], 0.3)
 
 
 def by_hand(picture, boxes=None, mean=MEAN, mode="bicubic"):

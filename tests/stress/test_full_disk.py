@@ -1,12 +1,14 @@
 """What is written, on a full disk: one sentence with the file, and nothing half there."""
 
 import re
+from functools import partial
 
 import pytest
 import torch
+from helpers import models
 from PIL import Image
 
-from recurrent_attention import TwoStreamClassifier, export_onnx
+from recurrent_attention import export_onnx
 from recurrent_attention.data import write_boxes
 from recurrent_attention.training import RunFolder, draw_curves
 from recurrent_attention.training.checkpoints import Checkpoints
@@ -18,9 +20,7 @@ RECORD = {"epoch": 1, "train_loss": 1.0}
 RECORD |= {f"train_{stream}": 0.5 for stream in ("global", "local", "fused")}
 
 
-def make():
-    torch.manual_seed(0)
-    return TwoStreamClassifier("test_resnet", 2, image_size=64, patch_size=32, hidden_size=8).eval()
+make = partial(models.make, num_classes=2, hidden_size=8)
 
 
 def explained():

@@ -5,10 +5,12 @@ import struct
 import subprocess
 import sys
 import tarfile
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from helpers import models
 from PIL import Image
 
 from recurrent_attention import Prediction, TwoStreamClassifier, export_onnx, load_checkpoint
@@ -46,8 +48,7 @@ def pictures(folder):
     return Pictures(folder, [f"{ODD}/{ODD}.png"], [0], [ODD])
 
 
-def make():
-    return TwoStreamClassifier("test_resnet", 2, image_size=64, patch_size=32, hidden_size=8)
+make = partial(models.make, num_classes=2, hidden_size=8)
 
 
 def boxes_file(folder):

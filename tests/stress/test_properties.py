@@ -10,6 +10,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import models
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,7 +18,6 @@ from PIL import Image
 from recurrent_attention import (
     FeatureBackbone,
     RecurrentRefinedAttention,
-    TwoStreamClassifier,
     TwoStreamLoss,
     TwoStreamOutput,
 )
@@ -47,12 +47,7 @@ FLOATS = st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.fl
 
 @functools.cache
 def classifier(weighting, num_patches=3):
-    torch.manual_seed(0)
-    model = TwoStreamClassifier(
-        "test_resnet", 5, image_size=64, patch_size=32, num_patches=num_patches, hidden_size=8,
-        num_steps=3, patch_weighting=weighting,
-    )  # fmt: skip
-    return model.eval()
+    return models.make(num_patches=num_patches, hidden_size=8, patch_weighting=weighting)
 
 
 def randn(seed, *shape):
