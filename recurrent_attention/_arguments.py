@@ -1,4 +1,7 @@
-"""Arguments of constructors: what becomes a number, a side or names, and one sentence otherwise."""
+"""Checks of arguments: what becomes a number, a side or names, and one sentence otherwise.
+
+Each raises TypeError for another type and `ArgumentError`, a ValueError, for a wrong value.
+"""
 
 import math
 import numbers
@@ -10,12 +13,7 @@ from recurrent_attention._errors import ArgumentError
 
 
 def whole_number(value: Any, name: str, least: int = 1) -> int:
-    """Return a whole number of at least `least`; numbers of NumPy and torch will do.
-
-    Raises:
-        TypeError: if it is no whole number.
-        ValueError: if it is smaller.
-    """
+    """Return a whole number of at least `least`; numbers of NumPy and torch will do."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"Expected `{name}` to be a whole number, but got {value!r:.200}.")
     try:
@@ -30,12 +28,7 @@ def whole_number(value: Any, name: str, least: int = 1) -> int:
 
 
 def side(value: Any, name: str) -> int:
-    """Return the side of square pictures in pixels, also of two that are the same.
-
-    Raises:
-        TypeError: if it is no whole number.
-        ValueError: if two differ, or it is smaller than 1.
-    """
+    """Return the side of square pictures in pixels, also of two that are the same."""
     if isinstance(value, tuple | list) and len(value) == 2:
         first, second = (whole_number(one, name) for one in value)
         if first != second:
@@ -48,12 +41,7 @@ def side(value: Any, name: str) -> int:
 
 
 def real_number(value: Any, name: str, low: float = -math.inf, high: float = math.inf) -> float:
-    """Return a finite number within a range.
-
-    Raises:
-        TypeError: if it is no number.
-        ValueError: if it is outside the range, NaN or infinite.
-    """
+    """Return a finite number within a range."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"Expected `{name}` to be a number, but got {value!r:.200}.")
     number = float(value)
@@ -64,11 +52,7 @@ def real_number(value: Any, name: str, low: float = -math.inf, high: float = mat
 
 
 def one_of(value: Any, name: str, known: Sequence[str]) -> str:
-    """Return a word that is among those known.
-
-    Raises:
-        ValueError: if it is not.
-    """
+    """Return a word that is among those known."""
     if value not in known:
         raise ArgumentError(
             f"Expected `{name}` to be one of {', '.join(known)}, but got {value!r}."
@@ -77,12 +61,7 @@ def one_of(value: Any, name: str, known: Sequence[str]) -> str:
 
 
 def names_of_classes(value: Any, num_classes: int) -> tuple[str, ...] | None:
-    """Return a text for each class; None stays None.
-
-    Raises:
-        TypeError: if they are no texts.
-        ValueError: if there are more or fewer.
-    """
+    """Return a text for each class; None stays None."""
     if value is None:
         return None
     if isinstance(value, str) or not isinstance(value, Iterable):

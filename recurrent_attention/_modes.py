@@ -12,30 +12,18 @@ Module = TypeVar("Module", bound=nn.Module)
 
 @contextmanager
 def eval_view(model: Module) -> Iterator[Module]:
-    """Give a model in eval mode that has the same weights, and leave the model as it is.
+    """Yield the model in eval mode, and leave the model itself as it is.
 
-    Modes are seen by every thread. A model that is in eval mode is given itself; of another one a
-    view is made: new modules over the same parameters, buffers and hooks.
-
-    Args:
-        model: of which some modules may be in training mode and others not.
-
-    Yields:
-        The model, or the view.
+    Every thread sees a module's mode. So a model that is not in eval mode is not switched: a view
+    is yielded, new modules over the same parameters, buffers and hooks.
     """
     yield view_of(model).eval() if any(module.training for module in model.modules()) else model
 
 
 def view_of(model: Module) -> Module:
-    """Build a model of new modules over the same parameters and buffers.
+    """Build a model of new modules, in the same modes, over the same parameters and buffers.
 
     What modules keep for themselves, such as timm's caches of attention biases, is kept apart.
-
-    Args:
-        model: is left as it is.
-
-    Returns:
-        The view, in the modes of the model.
     """
     views: dict[int, nn.Module] = {}
     for module in model.modules():
@@ -80,11 +68,8 @@ def kept_modes(model: nn.Module) -> Iterator[None]:
 def drop_kept(model: nn.Module) -> None:
     """Let a model drop what it keeps of a pass in eval mode; all modules stay in their own modes.
 
-    Some timm models keep the attention biases, with the graph that they came from: such a model
-    cannot be copied, and a graph that was traced before does not fit it any more.
-
-    Args:
-        model: whose modules do so in `train`.
+    Some timm models keep the attention biases until `train`, with the graph that they came from:
+    such a model cannot be copied, and a graph that was traced before does not fit it any more.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.train()
