@@ -1,5 +1,7 @@
 """The checkpoints of a run: what it takes to go on as if nothing had happened."""
 
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +13,46 @@ from recurrent_attention._files import check_regular_file, whole_file
 FORMAT = 1
 
 
+@dataclass
+class Progress:
+    """Where a run is, in numbers and lists that JSON can hold.
+
+    Attributes:
+        epoch: the one that is trained, from 1.
+        batches: of it that are done.
+        step: updates done since the beginning.
+        seconds: that this epoch's training took so far.
+        record: what this epoch's training found, once that is done and validation is not.
+        history: the epochs before.
+        best_score: highest so far.
+        best_epoch: whose weights have it.
+        best_step: of its checkpoint.
+    """
+
+    epoch: int = 1
+    batches: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    record: dict[str, Any] | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+    best_score: float = -math.inf
+    best_epoch: int = 0
+    best_step: int = -1
+
+
 class Checkpoints:
     """A folder of checkpoints, `step-000123.pt` by the updates done: the best one and the last.
 
-    A file is written beside its place, synced and renamed, so that each that can be seen is whole.
-    They hold tensors, numbers and text only, and are read with `weights_only=True`.
-
-    Args:
-        folder: made when the first checkpoint is written.
+    The folder is made with the first of them. A file is written beside its place, synced and
+    renamed, so that each that can be seen is whole. They hold tensors, numbers and text only, and
+    are read with `weights_only=True`.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, step: int) -> Path:
-        """Tell where the checkpoint after `step` updates lies."""
+        """Return where the checkpoint after `step` updates lies."""
         return self.folder / f"step-{step:06d}.pt"
 
     def steps(self) -> list[int]:
@@ -33,16 +60,10 @@ class Checkpoints:
         return sorted(int(path.stem.removeprefix("step-")) for path in self._files())
 
     def save(self, state: dict[str, Any], *, step: int, best_step: int) -> None:
-        """Write a checkpoint, and delete all others but the best.
+        """Write a checkpoint, and delete all others but the best, which may be this one.
 
-        Args:
-            state: what to keep.
-            step: updates done.
-            best_step: of the checkpoint to keep; may be `step`.
-
-        Raises:
-            FloatingPointError: if a weight is not finite; the checkpoints before stay.
-            OSError: if it cannot be written, for example on a full disk; likewise.
+        The checkpoints before stay if a weight is not finite, which is a FloatingPointError, or if
+        the file cannot be written, for example on a full disk, which is an OSError.
         """
         for name, tensor in state["model"].items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
@@ -61,17 +82,7 @@ class Checkpoints:
                 other.unlink(missing_ok=True)
 
     def load(self, step: int) -> dict[str, Any]:
-        """Read a checkpoint.
-
-        Args:
-            step: one of `steps()`.
-
-        Returns:
-            What was saved, on the CPU.
-
-        Raises:
-            ValueError: if the file is damaged, or of another format.
-        """
+        """Read a checkpoint onto the CPU; one that is damaged or of another format is refused."""
         path = self.path(step)
         try:
             check_regular_file(path, "a checkpoint")
@@ -82,13 +93,13 @@ class Checkpoints:
             reason = first_line(error)
             raise ValueError(
                 f"Expected a checkpoint of this package at {printable(path)}, but got: {reason}. "
-                f"Delete it to "
-                "go on from the one before, if there is one, or else from the beginning."
+                "Delete it to go on from the one before, if there is one, or else from the "
+                "beginning."
             ) from error
         return state
 
     def last_one(self) -> str:
-        """Say in a sentence which checkpoint is the last."""
+        """Return a sentence that names the last checkpoint."""
         steps = self.steps()
         if not steps:
             return "There is no checkpoint yet."
@@ -96,3 +107,30 @@ class Checkpoints:
 
     def _files(self) -> list[Path]:
         return [p for p in self.folder.glob("step-*.pt") if p.stem[5:].isdecimal()]
+
+
+def check_identity(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
+    """Refuse to go on from the checkpoint at `path` with something else; name what differs.
+
+    `saved` is of the checkpoint, `now` of this run: nested dictionaries.
+    """
+    for part in now:
+        before, after = saved.get(part), now[part]
+        if isinstance(before, dict) and isinstance(after, dict):
+            changed = [key for key in after if before.get(key) != after[key]]
+            if changed == ["epochs"] and after["epochs"] > before["epochs"]:
+                if after["schedule"] == "steps":  # which does not depend on their number
+                    continue
+                raise ValueError(
+                    f"Expected to resume with the {before['epochs']} epochs of {printable(path)}, "
+                    f"but got {after['epochs']}, and the cosine of the learning rate ends at the "
+                    "last one. Begin another run from the saved model, or take schedule='steps'."
+                )
+            if not changed:
+                continue
+            part, before, after = f"{part} {changed[0]}", before.get(changed[0]), after[changed[0]]
+        if before != after:
+            raise ValueError(
+                f"Expected to resume with the {part} of {printable(path)}, {before!r}, but got "
+                f"{after!r}. Start the run as it was started, or begin another in a new folder."
+            )

@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 def seed_of(*parts: int | str) -> int:
-    """Give a seed for torch's generators, in [0, 2^63), that `parts` alone decide on."""
+    """Return a seed for torch's generators, in [0, 2^63), that `parts` alone decide on."""
     digest = hashlib.blake2b("-".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -26,12 +26,8 @@ def seed_of(*parts: int | str) -> int:
 class Draws(Dataset[tuple[Any, ...]]):
     """A data set whose samples draw from a generator seeded by seed, epoch and position.
 
-    Indexing by (epoch, index) gives `(index, *sample)`. Torch's global generator is left wherever
-    the sample leaves it: training seeds it anew before each batch.
-
-    Args:
-        data: gives samples by index, and draws from torch's global generator.
-        seed: of the run.
+    Indexing by (epoch, index) gives `(index, *sample)`. The data draw from torch's global
+    generator, which is left wherever they leave it: training seeds it anew before each batch.
     """
 
     def __init__(self, data: Any, seed: int) -> None:
@@ -52,10 +48,7 @@ class Draws(Dataset[tuple[Any, ...]]):
 class EpochOrder(Sampler[tuple[int, int]]):
     """Go over (epoch, index), in an order that seed and epoch decide on, from any place in it.
 
-    Args:
-        data: as long as the epoch.
-        seed: of the run.
-        shuffle: otherwise in the order of the data.
+    `data` is as long as the epoch. Without `shuffle` the order is that of the data.
     """
 
     def __init__(self, data: Sized, seed: int, *, shuffle: bool) -> None:
@@ -99,11 +92,7 @@ def loader_of(
 def plainly(batches: Iterable[T]) -> Iterator[T]:
     """Go over a loader; what failed in a worker process is raised as it would be in this one.
 
-    Args:
-        batches: of a `DataLoader`, which puts the worker's whole traceback into the message.
-
-    Yields:
-        The batches.
+    A `DataLoader` puts the worker's whole traceback into the message.
     """
     try:
         yield from batches

@@ -20,8 +20,7 @@ from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
 from recurrent_attention.training.features import FeatureDataset, frozen_features
 from recurrent_attention.training.networks import Heads, Streams
-from recurrent_attention.training.processes import Device
-from recurrent_attention.training.resources import Resources
+from recurrent_attention.training.processes import Device, Resources
 from recurrent_attention.training.views import Views, views_of
 
 
@@ -77,7 +76,7 @@ class Scores(nn.Module):
             self.metrics[stream].update(logits.argmax(dim=1), labels)
 
     def compute(self) -> dict[str, float]:
-        """Give the loss and the accuracy of each stream so far."""
+        """Return the loss and the accuracy of each stream so far."""
         return {name: metric.compute().item() for name, metric in self.metrics.items()}
 
     def reset(self) -> None:
@@ -87,7 +86,7 @@ class Scores(nn.Module):
         self.num_images = 0
 
     def get_extra_state(self) -> int:
-        """Give what `state_dict` holds beside the metrics."""
+        """Return what `state_dict` holds beside the metrics."""
         return self.num_images
 
     def set_extra_state(self, state: int) -> None:
@@ -140,9 +139,7 @@ def evaluate(
         cache_dir=cache_dir,
         precision=precision,
     )
-    dataset: Views | FeatureDataset = views
-    if frozen:
-        dataset = frozen_features(model, views, resources)
+    dataset: Views | FeatureDataset = frozen_features(model, views, resources) if frozen else views
     order = EpochOrder(dataset, seed=0, shuffle=False)
     loader = loader_of(dataset, order, batch_size, 0 if frozen else num_workers)
     with eval_view(model) as view, torch.random.fork_rng():
@@ -160,18 +157,10 @@ def run_evaluation(
     *,
     after_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Go over `loader` once, with a network that is prepared and on its device.
+    """Go over `loader` once, with a network that `resources` prepared; leave it in eval mode.
 
-    Args:
-        resources: whose accelerator prepared the two.
-        network: `TwoStreamClassifier` or `Heads`; it is left in eval mode.
-        loader: gives (indices, images, patches, labels) or (indices, features, features, labels).
-        num_classes: k.
-        loss_of: the loss to report.
-        after_batch: called after each batch.
-
-    Returns:
-        `Evaluation`, the same in every process.
+    The loader gives (indices, images, patches, labels) or (indices, features, features, labels).
+    What is returned is the same in every process.
     """
     network.eval()
     accelerator = resources.accelerator
@@ -194,28 +183,16 @@ def run_evaluation(
                 after_batch()
     seconds = time.perf_counter() - started
     values = scores.compute()
-    return Evaluation(
-        values["loss"],
-        values["global"],
-        values["local"],
-        values["fused"],
-        scores.num_images,
-        scores.num_images / seconds,
-    )
+    top1 = (values["global"], values["local"], values["fused"])
+    return Evaluation(values["loss"], *top1, scores.num_images, scores.num_images / seconds)
 
 
 def gather_output(
     gather: Callable[[Any], Any], output: TwoStreamOutput, labels: Tensor
 ) -> tuple[TwoStreamOutput, Tensor]:
-    """Put the outputs and labels of all processes together.
+    """Put the outputs and labels (b) of all processes together, by a method of an accelerator.
 
-    Args:
-        gather: of an accelerator: `gather` or `gather_for_metrics`.
-        output: of this process; fields that are None are so in all of them.
-        labels: (b) of this process.
-
-    Returns:
-        Both, of all processes.
+    Fields that are None are so in all of them.
     """
     found = {name: t for name, t in output._asdict().items() if t is not None}
     labels, found = gather((labels, found))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from accelerate import PartialState
@@ -34,6 +34,12 @@ class FeatureStore:
             tensors = load_file(path)
             self._index(tensors["keys"], tensors["features"])
 
+    @classmethod
+    def of(cls, digest: str, cache_dir: Path | None) -> Self:
+        """Open the part of a cache that holds what was computed with what `digest` names."""
+        short = hashlib.sha256(digest.encode()).hexdigest()[:16]
+        return cls(None if cache_dir is None else cache_dir / short)
+
     def __contains__(self, key: bytes) -> bool:
         return key in self._places
 
@@ -49,10 +55,8 @@ class FeatureStore:
         self._added.append((table, features))
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            path = (
-                self.folder / f"{hashlib.sha256(table.numpy().tobytes()).hexdigest()}.safetensors"
-            )
-            with whole_file(path) as beside:
+            name = hashlib.sha256(table.numpy().tobytes()).hexdigest()
+            with whole_file(self.folder / f"{name}.safetensors") as beside:
                 save_file({"keys": table, "features": features}, beside)
 
     def exchange(self) -> None:
@@ -71,14 +75,7 @@ class FeatureStore:
 
 
 def digest_of(module: nn.Module) -> str:
-    """Name a network by its architecture as built and its weights.
-
-    Args:
-        module: is left as it is.
-
-    Returns:
-        A digest in hexadecimal.
-    """
+    """Name a network by its architecture as built and its weights, in hexadecimal."""
     digest = hashlib.sha256(repr(module).encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())
@@ -87,5 +84,5 @@ def digest_of(module: nn.Module) -> str:
 
 
 def key_of(*parts: Any) -> bytes:
-    """Give the key of what is computed from `parts`, which JSON can hold."""
+    """Return the key of what is computed from `parts`, which JSON can hold."""
     return hashlib.sha256(json.dumps(parts).encode()).digest()

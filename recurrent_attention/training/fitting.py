@@ -1,13 +1,10 @@
 """Training a two-stream classifier: `fit`."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import nn
 
 from recurrent_attention._modes import kept_modes
@@ -16,10 +13,9 @@ from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.training.feature_store import digest_of
 from recurrent_attention.training.features import frozen_features
 from recurrent_attention.training.loop import TrainingLoop
-from recurrent_attention.training.networks import Heads, Streams
-from recurrent_attention.training.processes import Device
+from recurrent_attention.training.networks import Heads, Streams, lent, own_training
+from recurrent_attention.training.processes import Device, Resources
 from recurrent_attention.training.recipe import Recipe, backbone_parameters, check_trainable
-from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.run_folder import RunFolder
 from recurrent_attention.training.views import views_of
 
@@ -102,9 +98,8 @@ def fit(
             "resume=True)."
         )
     training = views_of(model, train_data, "train_data", stacklevel=2)
-    validation = None
+    validation, names = None, training.class_names
     if validation_data is not None:
-        names = training.class_names
         validation = views_of(
             model, validation_data, "validation_data", class_names=names, stacklevel=2
         )
@@ -118,14 +113,11 @@ def fit(
         precision=recipe.precision,
         accumulation_steps=recipe.accumulation_steps,
     )
-    # The CPU's generator draws order, patches, crops; a GPU's draws only dropout.
+    frozen = backbone_parameters(model) if recipe.freeze else []
     with (
-        torch.random.fork_rng(),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        _frozen(model, recipe.freeze),
-        _own_gradients(model),
-        _own_modes(model),
+        own_training(model.parameters()),
+        lent(frozen, "requires_grad", False),
+        kept_modes(model),  # if the training fails
     ):
         network: nn.Module = Streams(model)
         datasets: list[Any] = [training, validation]
@@ -138,11 +130,12 @@ def fit(
             resources.num_workers = 0  # features are rows of a table: a process would cost more
         identity: dict[str, Any] = {}
         if run_folder is not None:  # else nothing is kept that it would be compared with
+            backbones = [model.global_backbone, model.local_backbone] if recipe.freeze else []
             identity = {
                 "recipe": asdict(recipe),
                 "processes": resources.accelerator.num_processes,
                 "model": model.config,
-                "frozen backbones": _frozen_digests(model) if recipe.freeze else None,
+                "frozen backbones": [digest_of(backbone) for backbone in backbones] or None,
                 "training data": training.digest(),
                 "validation data": None if validation is None else validation.digest(),
             }
@@ -159,44 +152,5 @@ def fit(
         if resume:
             loop.resume()
         loop.run()
+        model.eval()
         return FitResult(loop.progress.history, loop.progress.best_epoch)
-
-
-def _frozen_digests(model: TwoStreamClassifier) -> list[str]:
-    return [digest_of(model.global_backbone), digest_of(model.local_backbone)]
-
-
-@contextmanager
-def _own_gradients(model: TwoStreamClassifier) -> Iterator[None]:
-    """Train with gradients of our own; those that the caller left come back afterwards."""
-    parameters = list(model.parameters())
-    before = [parameter.grad for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.grad = None
-        yield
-    finally:
-        for parameter, gradient in zip(parameters, before, strict=True):
-            parameter.grad = gradient
-
-
-@contextmanager
-def _own_modes(model: TwoStreamClassifier) -> Iterator[None]:
-    """Leave the model in eval mode; if the training fails, in the modes that it had."""
-    with kept_modes(model):
-        yield
-    model.eval()
-
-
-@contextmanager
-def _frozen(model: TwoStreamClassifier, freeze: bool) -> Iterator[None]:
-    """Ask for no gradient of the backbones meanwhile."""
-    parameters = backbone_parameters(model) if freeze else []
-    asked = [parameter.requires_grad for parameter in parameters]
-    try:
-        for parameter in parameters:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter, before in zip(parameters, asked, strict=True):
-            parameter.requires_grad_(before)

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.training.checkpoints import Progress, check_identity
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly, seed_of
 from recurrent_attention.training.evaluation import (
     Evaluation,
@@ -22,17 +23,9 @@ from recurrent_attention.training.evaluation import (
     show_scores,
 )
 from recurrent_attention.training.networks import train_pass
-from recurrent_attention.training.processes import from_main
-from recurrent_attention.training.progress import (
-    Progress,
-    check_identity,
-    line_of,
-    validation_record,
-)
+from recurrent_attention.training.processes import Resources, Termination, end_process, from_main
 from recurrent_attention.training.recipe import Recipe, build_optimizer, build_schedule
-from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.run_folder import RunFolder
-from recurrent_attention.training.termination import Termination, end_process
 
 CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
 
@@ -40,16 +33,9 @@ CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
 class TrainingLoop:
     """Train and validate epoch by epoch; write a checkpoint after each, and when asked to end.
 
-    Args:
-        resources: device, precision, the other processes, readers and bars.
-        model: to be trained.
-        network: `model`, or its heads alone for frozen features.
-        train_data: gives (image, patches, label) or (features, features, label).
-        validation_data: the same, or None.
-        names: of the training pictures, for messages.
-        recipe: how to train.
-        identity: what must be the same for a checkpoint to fit; JSON can hold it.
-        run_folder: where to leave checkpoints, metrics and the best model, or None.
+    `network` is the model, or its heads alone for frozen features; the data give (image, patches,
+    label), or (features, features, label). `names` are of the training pictures, for messages.
+    `identity` must be the same for a checkpoint to fit; JSON can hold it.
     """
 
     def __init__(
@@ -84,7 +70,6 @@ class TrainingLoop:
             drop_last=len(train_data) > self.pictures_per_batch,
         )
         optimizer = build_optimizer(model, recipe)
-        optimizer.zero_grad()  # a gradient that the caller left is none of this training
         self.network, self.optimizer, self.loader = accelerator.prepare(network, optimizer, loader)
         self.batches_per_epoch = len(self.loader)
         updates = math.ceil(self.batches_per_epoch / recipe.accumulation_steps)
@@ -94,10 +79,7 @@ class TrainingLoop:
             self.validation_order = EpochOrder(validation_data, recipe.seed, shuffle=False)
             self.validation_loader = accelerator.prepare(
                 loader_of(
-                    validation_data,
-                    self.validation_order,
-                    recipe.batch_size,
-                    resources.num_workers,
+                    validation_data, self.validation_order, recipe.batch_size, resources.num_workers
                 )
             )
 
@@ -108,11 +90,7 @@ class TrainingLoop:
         self.saved_at = time.monotonic()
 
     def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one.
-
-        Raises:
-            ValueError: if it is damaged, or of another model, recipe or data.
-        """
+        """Go on from the last checkpoint, if there is one, of the same model, recipe and data."""
         assert self.run_folder is not None
         checkpoints = self.run_folder.checkpoints
         # The main process says which; one that cannot see the file must not begin by itself.
@@ -138,13 +116,7 @@ class TrainingLoop:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def run(self) -> None:
-        """Train to the end; the model holds the best epoch's weights afterwards.
-
-        Raises:
-            FloatingPointError: if the loss or a weight is no longer finite.
-            OSError: if a checkpoint cannot be written.
-            SystemExit: if SIGTERM or Ctrl-C came; a checkpoint was written before.
-        """
+        """Train to the end; the model holds the best epoch's weights afterwards."""
         # Where nothing can be saved, these signals end the process as ever.
         with self.termination if self.run_folder is not None else nullcontext():
             while self.progress.epoch <= self.recipe.epochs:
@@ -219,7 +191,7 @@ class TrainingLoop:
         assert at.record is not None
         record, score = at.record, float(at.epoch)  # without validation, the last is the best
         if found is not None:
-            record |= validation_record(found, at.epoch)
+            record |= _validation_record(found, at.epoch)
             score = -found.loss if self.recipe.choose_epoch_by == "loss" else found.fused_top1
         better = score > at.best_score
         if better:
@@ -233,7 +205,7 @@ class TrainingLoop:
                 self.run_folder.save_model(self.model)
             self.run_folder.write_metrics(at.history)
         if self.resources.progress:
-            tqdm.write(line_of(record, self.recipe.epochs))
+            tqdm.write(_line_of(record, self.recipe.epochs))
         if number := self._asked():
             self._end(number)
 
@@ -246,11 +218,12 @@ class TrainingLoop:
         if not bool(torch.isfinite(losses).all()):
             names = [printable(self.names[i]) for i in self.accelerator.gather(indices).tolist()]
             last = f" {self.run_folder.checkpoints.last_one()}" if self.run_folder else ""
+            at = self.progress
             raise FloatingPointError(
                 f"Expected a finite loss, but got {losses[~torch.isfinite(losses)][0].item()} in "
-                f"{self.progress.place()}, at learning rate {self.schedule.get_last_lr()[-1]:.2g}, "
-                f"on the pictures {', '.join(names)}. Lower the learning rate, train in fp32, or "
-                f"look at these pictures.{last}"
+                f"epoch {at.epoch}, batch {at.batches + 1} (update {at.step + 1}), at learning "
+                f"rate {self.schedule.get_last_lr()[-1]:.2g}, on the pictures {', '.join(names)}. "
+                f"Lower the learning rate, train in fp32, or look at these pictures.{last}"
             )
         return bool(dues[0] > 0), int(asks.max())  # the main process's clock counts
 
@@ -292,10 +265,39 @@ class TrainingLoop:
         self.accelerator.wait_for_everyone()
 
     def _weights(self) -> dict[str, Tensor]:
-        """Give the weights that are trained; those of frozen backbones stay as they are."""
+        """Return the weights that are trained; those of frozen backbones stay as they are."""
         frozen = ("global_backbone.", "local_backbone.") if self.recipe.freeze else ()
         weights = self.model.state_dict()
         return {name: weights[name] for name in weights if not name.startswith(frozen)}
 
     def _copy_weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self._weights().items()}
+
+
+def _validation_record(found: Evaluation, epoch: int) -> dict[str, float]:
+    """Return what an epoch's line of metrics says of the validation data; refuse NaN."""
+    if not math.isfinite(found.loss):
+        raise FloatingPointError(
+            f"Expected a finite loss on the validation data, but got {found.loss} after epoch "
+            f"{epoch}. Lower the learning rate, or train in fp32."
+        )
+    return {
+        "val_loss": found.loss,
+        "val_global": found.global_top1,
+        "val_local": found.local_top1,
+        "val_fused": found.fused_top1,
+        "val_images_per_second": found.images_per_second,
+    }
+
+
+def _line_of(record: dict[str, Any], epochs: int) -> str:
+    """Return an epoch as a line of text."""
+    parts = [
+        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
+        f"loss {record['train_loss']:.3f}",
+    ]
+    for kind in ("train", "val"):
+        if f"{kind}_fused" in record:
+            values = [f"{100 * record[f'{kind}_{s}']:.1f}" for s in ("global", "local", "fused")]
+            parts.append(f"{kind} global {values[0]} local {values[1]} fused {values[2]}")
+    return "  ".join([*parts, f"{record['seconds']:.1f} s"])

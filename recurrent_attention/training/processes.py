@@ -1,25 +1,33 @@
-"""Several processes: what one of them decides, and what each does a share of."""
+"""Processes: the device of each, what one does for all, and the signals that end them."""
 
 import os
+import signal
+import sys
+import threading
+import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any, NoReturn, Self, TypeVar, cast
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
-from torch import Tensor, nn
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState
+from accelerate.utils import broadcast_object_list, gather_object, patch_environment
+from torch import nn
+from tqdm.auto import tqdm
 
 T = TypeVar("T")
 Device = str | torch.device  # see `chosen_device`
-_TORCH_DEVICE = "ACCELERATE_TORCH_DEVICE"  # which Accelerate reads
+SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 def join_processes(device: Device = "auto") -> PartialState:
     """Join the processes that `torchrun` or `accelerate launch` started; without them, be alone.
 
     Args:
-        device: as in `chosen_device`.
+        device: "auto" takes an accelerator if there is one; else "cpu", "cuda", "cuda:1", "mps",
+            "xpu" or a `torch.device`.
 
     Returns:
         Accelerate's `PartialState`: `is_main_process`, `main_process_first()` and more. Later calls
@@ -39,17 +47,8 @@ def chosen_device(device: Device) -> Iterator[bool]:
     """Let Accelerate, meanwhile, take a device when it sets itself up.
 
     Of several processes each has a GPU of its own, so that a number counts for one process alone.
-
-    Args:
-        device: "auto" takes an accelerator if there is one; else "cpu", "cuda", "cuda:1", "mps",
-            "xpu" or a `torch.device`.
-
-    Yields:
-        Whether it is the CPU. Accelerate has to be told: otherwise, where there is no GPU, it lets
-        each of several processes train by itself, over the same files.
-
-    Raises:
-        ValueError: if the device is unknown or not there.
+    Yield whether it is the CPU. Accelerate has to be told: otherwise, where there is no GPU, it
+    lets each of several processes train by itself, over the same files.
     """
     kinds = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}
     if isinstance(device, str) and device == "auto":
@@ -68,39 +67,56 @@ def chosen_device(device: Device) -> Iterator[bool]:
         yield True
         return
     module = kinds[wanted.type]
-    count = (
-        module.device_count() if module.is_available() and hasattr(module, "device_count") else 1
-    )
-    if not module.is_available() or (wanted.index or 0) >= count:
-        found = f"{count} of them" if module.is_available() else "none"
+    count = 0
+    if module.is_available():
+        count = module.device_count() if hasattr(module, "device_count") else 1
+    if (wanted.index or 0) >= count:
+        found = f"{count} of them" if count else "none"
         raise ValueError(
             f"Expected a device for device={str(wanted)!r}, but torch finds {found}. Use "
             "device='cpu'."
         )
-    before = os.environ.get(_TORCH_DEVICE)
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
-    if alone:
-        os.environ[_TORCH_DEVICE] = str(wanted)
-    try:
+    with patch_environment(**({"ACCELERATE_TORCH_DEVICE": str(wanted)} if alone else {})):
         yield False
-    finally:
-        if alone and before is None:
-            del os.environ[_TORCH_DEVICE]
-        elif alone and before is not None:
-            os.environ[_TORCH_DEVICE] = before
+
+
+class Resources:
+    """The `device`, `num_workers`, `cache_dir` and `progress` of a public call, in one object.
+
+    The model goes to the device. Bars are shown in the main process alone. `accelerator` is device,
+    precision and processes, as Accelerate holds them.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        device: Device,
+        num_workers: int,
+        progress: bool,
+        cache_dir: str | Path | None = None,
+        precision: str = "fp32",
+        accumulation_steps: int = 1,
+    ) -> None:
+        with chosen_device(device) as cpu:
+            # Accelerate keeps one state a process; another call's settings need a fresh one.
+            AcceleratorState._reset_state(reset_partial_state=True)
+            self.accelerator = Accelerator(
+                cpu=cpu,
+                mixed_precision="no" if precision == "fp32" else precision,
+                gradient_accumulation_steps=accumulation_steps,
+            )
+        self.num_workers = num_workers
+        self.progress = progress and self.accelerator.is_main_process
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        model.to(self.accelerator.device)
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """Call `make` in the main process alone.
+    """Call `make` in the main process alone; return or raise in every process what it did there.
 
-    Args:
-        make: what it returns can be pickled.
-
-    Returns:
-        What `make` returned, in every process.
-
-    Raises:
-        Exception: what `make` raised, in every process.
+    It goes from process to process as a pickle.
     """
     made: list[Any] = [None, None]
     if join_processes().is_main_process:
@@ -115,19 +131,15 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def from_all(mine: T) -> list[T]:
-    """Give what each process has, in their order, to every process; it must be picklable."""
+    """Return what each process has, in their order, to every process; it must be picklable."""
     found: list[T] = gather_object([mine])
     return found
 
 
 def share_of_missing(missing: Iterable[int]) -> list[int]:
-    """Divide work over the processes: what any of them misses, every n-th from its number on.
+    """Return the indices that this process has to see to, in order.
 
-    Args:
-        missing: indices of what this process has not got.
-
-    Returns:
-        The indices that this process has to see to, in order.
+    They are shared out over the processes: what any of them misses, every n-th from its number on.
     """
     state = PartialState()
     together = sorted(set().union(*from_all(set(missing))))
@@ -141,19 +153,38 @@ def take_over_from_main(module: nn.Module) -> None:
             torch.distributed.broadcast(tensor, src=0)
 
 
-def sum_over_processes(tensor: Tensor) -> Tensor:
-    """Sum a tensor over the processes; gradients are summed as well."""
-    total: Tensor = _Sum.apply(tensor)
-    return total
+class Termination:
+    """Note a SIGTERM or Ctrl-C instead of ending at once, meanwhile; a second Ctrl-C ends at once.
+
+    `asked` is the number of the signal that came, or 0. Signals reach Python's main thread alone;
+    in another thread nothing is noted, and they do what they did before.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._before: dict[int, Callable[..., Any] | int | None] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            # None stands for a handler that was not set from Python, and cannot be set back.
+            signal.signal(number, signal.SIG_DFL if before is None else before)
+
+    def _note(self, number: int, frame: types.FrameType | None) -> None:
+        if number == signal.SIGINT and self.asked == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.asked = max(self.asked, number)  # SIGTERM counts, if both come
 
 
-class _Sum(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone(memory_format=torch.contiguous_format)
-        torch.distributed.all_reduce(total)
-        return total
+def end_process(number: int, note: str) -> NoReturn:
+    """End with the exit code that the signal would have ended the process with.
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return _Sum.forward(ctx, gradient)
+    The note, if there is one, goes to the standard error stream, beside the progress bars.
+    """
+    if note:
+        tqdm.write(f"{SIGNALS[signal.Signals(number)]}: {note}", file=sys.stderr)
+    sys.exit(128 + number)

@@ -10,27 +10,18 @@ from tqdm.auto import tqdm
 from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.images.views import EDITION
-from recurrent_attention.training.feature_store import digest_of, key_of
+from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
 from recurrent_attention.training.features import whole_features
-from recurrent_attention.training.processes import (
-    Device,
-    share_of_missing,
-    take_over_from_main,
-)
+from recurrent_attention.training.networks import own_training
+from recurrent_attention.training.processes import Device, Resources, take_over_from_main
+from recurrent_attention.training.reading import WholePictures, fill_store, look_of
 from recurrent_attention.training.recipe import (
     Recipe,
     build_schedule,
     check_trainable,
     optimizer_of,
 )
-from recurrent_attention.training.resources import Resources
-from recurrent_attention.training.views import labels_for
-from recurrent_attention.training.whole_pictures import (
-    PICTURES_PER_SHARD,
-    WholePictures,
-    whole_views,
-)
+from recurrent_attention.training.views import check_pictures, labels_for
 
 
 def fit_global_head(
@@ -86,17 +77,10 @@ def fit_global_head(
     features = whole_features(model, shown, resources)
     features = features.to(accelerator.device, parameters[0].dtype)
     labels = torch.tensor(classes, device=accelerator.device)
-    before = [parameter.grad for parameter in parameters]
     optimizer = optimizer_of([{"params": parameters, "lr": recipe.head_lr}], recipe)
-    optimizer.zero_grad()
     batches = max(1, len(labels) // recipe.batch_size)
     schedule = build_schedule(optimizer, recipe, batches)
-    with (
-        torch.random.fork_rng(),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        eval_view(model) as view,
-    ):
+    with own_training(parameters), eval_view(model) as view:
         torch.manual_seed(recipe.seed)
         hidden = not resources.progress
         for _ in tqdm(range(recipe.epochs), desc="global head", leave=False, disable=hidden):
@@ -110,8 +94,6 @@ def fit_global_head(
                 optimizer.step()
                 schedule.step()
                 optimizer.zero_grad()
-    for parameter, gradient in zip(parameters, before, strict=True):  # the caller's
-        parameter.grad = gradient
     for module in heads:  # on GPUs no two processes compute exactly the same
         take_over_from_main(module)
 
@@ -147,38 +129,26 @@ def propose_boxes_for(
         ValueError: if the device is not there.
         TypeError: if `pictures` are no `Pictures`.
     """
-    if not isinstance(pictures, Pictures):
-        raise TypeError(
-            "Expected `pictures` to be Pictures, such as PictureFolder(root), but got "
-            f"{type(pictures).__name__}."
-        )
+    check_pictures(pictures)
     pictures = pictures.for_channels(model.global_backbone.in_chans)
     resources = Resources(
         model, device=device, num_workers=num_workers, progress=progress, cache_dir=cache_dir
     )
     asked = [model.global_backbone, model.global_head, model.global_convs]
     weights = [digest_of(module) for module in asked if module is not None]
-    store = resources.store("-".join(weights))
+    store = FeatureStore.of("-".join(weights), resources.cache_dir)
     side = model.proposal_size
-    keys = [_picture_key(model, pictures, index, side) for index in range(len(pictures))]
-    missing = share_of_missing(index for index, key in enumerate(keys) if key not in store)
-    found: dict[bytes, Tensor] = {}
-    shown = WholePictures(model, pictures, missing, side)
-    for indices, views in whole_views(model, shown, resources, "proposals"):
-        shares = model.propose(views).cpu().float() / side
-        found |= {keys[index]: rows for index, rows in zip(indices, shares, strict=True)}
-        if len(found) >= PICTURES_PER_SHARD or indices[-1] == missing[-1]:
-            store.add(list(found), torch.stack(list(found.values())))
-            found.clear()
-    store.exchange()
+    shown = WholePictures(model, pictures, side)
+    keys = [
+        [key_of(*look_of(shown, index), side, model.num_patches)] for index in range(len(pictures))
+    ]
+
+    def see(views: Tensor) -> list[Tensor]:
+        return [model.propose(views).cpu().float() / side]
+
+    fill_store(store, shown, keys, see, model, resources, "proposals")
     boxes = {}
     for index, name in enumerate(pictures.names):
         width, height = pictures.size(index)
-        boxes[name] = store[keys[index]] * torch.tensor([width, height, width, height])
+        boxes[name] = store[keys[index][0]] * torch.tensor([width, height, width, height])
     return boxes
-
-
-def _picture_key(model: TwoStreamClassifier, pictures: Pictures, index: int, side: int) -> bytes:
-    look = [model.data_config[key] for key in ("mean", "std", "interpolation")]
-    content, size = pictures.content(index), pictures.size(index)
-    return key_of(content, size, *look, EDITION, side, model.num_patches)

@@ -2,9 +2,9 @@
 
 import math
 import numbers
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_origin
 
 import torch
 from torch import nn
@@ -81,45 +81,24 @@ class Recipe:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         object.__setattr__(self, "decay_epochs", tuple(self.decay_epochs))
-        for name, value in self._numbers():
-            whole = name in ("epochs", "batch_size", "accumulation_steps", "seed", "decay_epochs")
-            kind = numbers.Integral if whole else numbers.Real
-            if isinstance(value, bool) or not isinstance(value, kind):
-                hint = " YAML reads 1e-3 as text: write 1.0e-3." if isinstance(value, str) else ""
-                raise TypeError(
-                    f"Expected `{name}` to be a {'whole ' if whole else ''}number, but got "
-                    f"{value!r}.{hint}"
-                )
-            least, most = _RANGES.get(name, (-math.inf, math.inf))
-            if not least <= float(value) <= most or not math.isfinite(value):
-                limit = f"in [{least}, {most}]" if most < math.inf else f"at least {least}"
-                limit += "" if whole or most < math.inf else " and finite"
-                raise ValueError(f"Expected `{name}` to be {limit}, but got {value}.")
-        if not isinstance(self.freeze, bool):
-            raise TypeError(f"Expected `freeze` to be True or False, but got {self.freeze!r}.")
-        choices = {
-            "optimizer": ("adamw", "sgd"),
-            "schedule": ("cosine", "steps"),
-            "precision": ("fp32", "bf16", "fp16"),
-            "choose_epoch_by": ("loss", "fused"),
-        }
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"Expected `{name}` to be one of {', '.join(allowed)}, but got "
-                    f"{getattr(self, name)!r}."
-                )
-
-    def _numbers(self) -> Iterator[tuple[str, Any]]:
         for field in fields(self):
-            if field.name == "decay_epochs":
-                yield from (("decay_epochs", epoch) for epoch in self.decay_epochs)
-            elif isinstance(field.default, int | float) and not isinstance(field.default, bool):
-                yield field.name, getattr(self, field.name)
+            name, value = field.name, getattr(self, field.name)
+            if get_origin(field.type) is Literal:
+                allowed = get_args(field.type)
+                if value not in allowed:
+                    raise ValueError(
+                        f"Expected `{name}` to be one of {', '.join(allowed)}, but got {value!r}."
+                    )
+            elif field.type is bool:
+                if not isinstance(value, bool):
+                    raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}.")
+            else:
+                for number in value if name == "decay_epochs" else (value,):
+                    _check_number(name, number, whole=field.type is not float)
 
     @classmethod
     def paper(cls, *, epochs: int = 90, batch_size: int = 32, seed: int = 0) -> "Recipe":
-        """Give the recipe of the authors' code: SGD at 1e-3 everywhere, steps at 30 and 60.
+        """Return the recipe of the authors' code: SGD at 1e-3 everywhere, steps at 30 and 60.
 
         The epoch of the highest top-1 is kept, as there.
         The number of epochs is not known; 90 gives each of the three learning rates 30.
@@ -139,17 +118,27 @@ class Recipe:
         )
 
 
+def _check_number(name: str, value: Any, *, whole: bool) -> None:
+    kind = numbers.Integral if whole else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, kind):
+        hint = " YAML reads 1e-3 as text: write 1.0e-3." if isinstance(value, str) else ""
+        raise TypeError(
+            f"Expected `{name}` to be a {'whole ' if whole else ''}number, but got {value!r}.{hint}"
+        )
+    least, most = _RANGES.get(name, (-math.inf, math.inf))
+    if not least <= float(value) <= most or not math.isfinite(value):
+        limit = f"in [{least}, {most}]" if most < math.inf else f"at least {least}"
+        limit += "" if whole or most < math.inf else " and finite"
+        raise ValueError(f"Expected `{name}` to be {limit}, but got {value}.")
+
+
 def backbone_parameters(model: TwoStreamClassifier) -> list[nn.Parameter]:
     """List the parameters that a frozen run leaves alone."""
     return [*model.global_backbone.parameters(), *model.local_backbone.parameters()]
 
 
 def check_trainable(model: TwoStreamClassifier) -> None:
-    """Refuse weights of which an optimiser's averages underflow.
-
-    Raises:
-        ValueError: if the weights are in float16.
-    """
+    """Refuse weights in float16, of which an optimiser's averages underflow."""
     if next(model.parameters()).dtype == torch.float16:
         raise ValueError(
             "Expected weights in float32, bfloat16 or float64 to train, but got torch.float16, in "
@@ -161,15 +150,8 @@ def check_trainable(model: TwoStreamClassifier) -> None:
 def build_optimizer(model: TwoStreamClassifier, recipe: Recipe) -> torch.optim.Optimizer:
     """Build the optimiser, with one learning rate for the backbones and one for what is new.
 
-    Args:
-        model: to be trained.
-        recipe: its optimiser and rates; with `freeze` the backbones get no group.
-
-    Returns:
-        An optimiser over what requires a gradient, with the group of the new layers last.
-
-    Raises:
-        ValueError: if nothing does.
+    It is over what requires a gradient, with the group of the new layers last; with `freeze` the
+    backbones get none. Refuse a model of which nothing is trained.
     """
     backbones = backbone_parameters(model)
     known = {id(parameter) for parameter in backbones}
@@ -211,15 +193,10 @@ def build_schedule(
 
 
 def learning_rate_factor(recipe: Recipe, epoch: float, update: float = 0.0) -> float:
-    """Tell by what the learning rates are multiplied at a point of the training.
+    """Return by what the learning rates are multiplied at a point of the training, in [0, 1].
 
-    Args:
-        recipe: names the schedule.
-        epoch: epochs done so far, in [0, epochs].
-        update: length of one update in epochs, so that the warm-up does not begin at 0.
-
-    Returns:
-        A factor in [0, 1].
+    `epoch` counts the epochs done so far, in [0, epochs]; `update` is the length of one update in
+    epochs, so that the warm-up does not begin at 0.
 
     Example:
         >>> recipe = Recipe(epochs=11, warmup_epochs=1)

@@ -1,19 +1,25 @@
-"""The folder that a training run leaves behind."""
+"""The folder that a training run leaves behind; one process at a time works in it."""
 
 import json
+import os
+import socket
+import time
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
-from filelock import BaseFileLock
+from filelock import BaseFileLock, FileLock, Timeout
 
 from recurrent_attention._errors import printable
 from recurrent_attention._files import remove_parts, whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.processes import from_main, join_processes
-from recurrent_attention.training.run_lock import claim_folder
 
-CHECKPOINTS = "checkpoints"
+CHECKPOINTS, LOCK, OWNER = "checkpoints", "lock", "owner.json"
+# A killed process's workers, which share its lock, see within five seconds that it is gone.
+PATIENCE = 8
+_held: WeakValueDictionary[Path, BaseFileLock] = WeakValueDictionary()  # by this process
 
 
 class RunFolder:
@@ -60,7 +66,7 @@ class RunFolder:
         _check_free(path, resume)
         # First, to know the folder again by.
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
-        self._lock = claim_folder(path / CHECKPOINTS)
+        self._lock = _lock(path / CHECKPOINTS)
         for folder in (path, path / CHECKPOINTS, path / "model"):
             remove_parts(folder)  # of a killed run
         return path
@@ -84,3 +90,38 @@ def _check_free(path: Path, resume: bool) -> None:
                 f"Expected the folder of a run to go on with, but {printable(path)} holds "
                 f"something else, and no folder {CHECKPOINTS}. Name the folder of the run."
             )
+
+
+def _lock(folder: Path) -> BaseFileLock:
+    """Take a folder for this process, for as long as what is returned is kept.
+
+    The system frees it where the process ends, however it does. The lock and its owner's name lie
+    in the folder.
+    """
+    path = folder.resolve()
+    held = _held.get(path)
+    if held is not None and held.is_locked:
+        return held
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout:
+        raise FileExistsError(
+            f"Expected the run's folder {printable(folder.parent)} to be free, but "
+            f"{_owner(folder)} works in it. Wait until that ends, or end it; the folder of a "
+            "process that died is taken over."
+        ) from None
+    _held[path] = lock
+    owner = {"host": socket.gethostname(), "process": os.getpid(), "since": time.ctime()}
+    with whole_file(folder / OWNER) as beside:
+        beside.write_text(json.dumps(owner) + "\n", encoding="utf-8")
+    return lock
+
+
+def _owner(folder: Path) -> str:
+    try:
+        owner = json.loads((folder / OWNER).read_text(encoding="utf-8"))
+        text = f"process {owner['process']} on {owner['host']}, since {owner['since']},"
+    except (OSError, ValueError, TypeError, KeyError):
+        text = "another process"
+    return printable(text)

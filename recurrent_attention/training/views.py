@@ -5,9 +5,9 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
@@ -22,10 +22,7 @@ LOOK = ("image_size", "patch_size", "mean", "std", "interpolation")
 class Views(Dataset[tuple[Any, ...]]):
     """One data set out of `TwoStreamDataset`s, their subsets and their concatenations.
 
-    Args:
-        parts: of which it is put together, in order.
-        labels: for each part, the class index of each picture.
-        class_names: of these indices.
+    `labels` has, for each part, the class index of each picture, whose names are `class_names`.
     """
 
     def __init__(
@@ -37,9 +34,7 @@ class Views(Dataset[tuple[Any, ...]]):
         self.parts = tuple(parts)
         self.labels = tuple(label for part in labels for label in part)
         self.class_names = class_names
-        self._ends = [0]
-        for part in parts:
-            self._ends.append(self._ends[-1] + len(part))
+        self._ends = [0, *accumulate(len(part) for part in parts)]
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -89,22 +84,9 @@ def views_of(
 ) -> Views:
     """Put the data together that a model is trained or evaluated on, or refuse it.
 
-    Args:
-        model: which classes, sizes and normalisation count.
-        data: a `TwoStreamDataset`, or torch's `Subset` or `ConcatDataset` of some.
-        name: what to call it in a message.
-        class_names: of a model that has none; default: those of the data.
-        stacklevel: of a warning, so that it names the caller's line.
-
-    Returns:
-        The views, with labels by the model's class names.
-
-    Raises:
-        TypeError: if it is something else.
-        ValueError: if it is empty, or its classes are not the model's.
-
-    Warns:
-        UserWarning: if the pictures are shown otherwise than the model's backbone wants them.
+    `data` is a `TwoStreamDataset`, or torch's `Subset` or `ConcatDataset` of some; a message calls
+    it `name`. Labels are by the model's class names, or else by `class_names`, or else the data's.
+    Warn, at the caller's line, of pictures that the model's backbone wants otherwise.
     """
     parts = [part for part in _parts(data, name) if len(part)]
     if not parts:
@@ -116,27 +98,14 @@ def views_of(
 
 
 def labels_for(
-    model: TwoStreamClassifier, pictures: Any, class_names: tuple[str, ...] | None = None
+    model: TwoStreamClassifier, pictures: Pictures, class_names: tuple[str, ...] | None = None
 ) -> tuple[int, ...]:
     """Return the model's class index for each picture: by the class's name where both have names.
 
-    Args:
-        model: which classes count.
-        pictures: `Pictures`.
-        class_names: of a model that has none; default: those of the pictures.
-
-    Raises:
-        TypeError: if `pictures` are something else.
-        ValueError: if the model does not have all of their classes.
+    A model without names takes `class_names`, or else those of the pictures.
     """
-    if not isinstance(pictures, Pictures):
-        hint = ""
-        if isinstance(getattr(pictures, "pictures", None), Pictures):
-            hint = " Pass its `pictures`."
-        raise TypeError(
-            "Expected `pictures` to be Pictures, such as PictureFolder(root), but got "
-            f"{type(pictures).__name__}.{hint}"
-        )
+    inside = isinstance(getattr(pictures, "pictures", None), Pictures)
+    check_pictures(pictures, " Pass its `pictures`." if inside else "")
     theirs = pictures.class_names
     ours = model.class_names or class_names or theirs
     if theirs == ours:
@@ -155,6 +124,15 @@ def labels_for(
         )
     place = {name: index for index, name in enumerate(ours)}
     return tuple(place[theirs[label]] for label in pictures.labels)
+
+
+def check_pictures(pictures: Any, hint: str = "") -> None:
+    """Refuse what is no `Pictures`."""
+    if not isinstance(pictures, Pictures):
+        raise TypeError(
+            "Expected `pictures` to be Pictures, such as PictureFolder(root), but got "
+            f"{type(pictures).__name__}.{hint}"
+        )
 
 
 def _parts(data: Any, name: str) -> list[TwoStreamDataset]:
@@ -204,9 +182,3 @@ def _warn_of_look(
                 stacklevel=stacklevel,
             )
             return
-
-
-def cast(module: torch.nn.Module, *tensors: Tensor) -> list[Tensor]:
-    """Bring views or features to the dtype of a network's weights."""
-    dtype = next(module.parameters()).dtype
-    return [tensor.to(dtype) for tensor in tensors]

@@ -17,8 +17,7 @@ from stress.kills import without_times
 
 from recurrent_attention.data import Pictures
 from recurrent_attention.training import Recipe, RunFolder, evaluate, fit, processes
-from recurrent_attention.training.processes import chosen_device
-from recurrent_attention.training.termination import Termination
+from recurrent_attention.training.processes import Termination, chosen_device
 
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 STEPS = Recipe(epochs=2, batch_size=4, schedule="steps", decay_epochs=(1, 3), lr=1e-3, seed=5)

@@ -26,12 +26,12 @@ from recurrent_attention.training import (
 from recurrent_attention.training.feature_store import FeatureStore
 from recurrent_attention.training.features import frozen_features
 from recurrent_attention.training.networks import Heads
+from recurrent_attention.training.processes import Resources
 from recurrent_attention.training.recipe import (
     backbone_parameters,
     build_optimizer,
     learning_rate_factor,
 )
-from recurrent_attention.training.resources import Resources
 from recurrent_attention.training.views import views_of
 
 QUIET = {"device": "cpu", "progress": False}

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from stress.kills import without_times
 
-from recurrent_attention.training import shared_batch_norm
+from recurrent_attention.training import networks
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="torchrun was tried on POSIX only"),
@@ -88,17 +88,15 @@ def test_a_process_that_dies_ends_the_run(tmp_path):
 @pytest.mark.parametrize("affine", [True, False])
 def test_batch_norm_by_sums_equals_torchs(monkeypatch, shape, affine):
     """With the sums of one process; two are compared above."""
-    monkeypatch.setattr(shared_batch_norm, "sum_over_processes", lambda tensor: tensor)
-    monkeypatch.setattr(
-        shared_batch_norm, "PartialState", lambda: type("S", (), {"num_processes": 1})
-    )
+    monkeypatch.setattr(networks, "sum_over_processes", lambda tensor: tensor)
+    monkeypatch.setattr(networks, "PartialState", lambda: type("S", (), {"num_processes": 1}))
     torch.manual_seed(0)
     values = [(3 * torch.randn(shape, dtype=torch.float64) + 7).requires_grad_() for _ in range(2)]
     with torch.no_grad():
         values[1].copy_(values[0])
     outputs, statistics = [], []
     weights = torch.randn(2, 3, dtype=torch.float64) if affine else [None, None]
-    for value, function in zip(values, (F.batch_norm, shared_batch_norm._batch_norm), strict=True):
+    for value, function in zip(values, (F.batch_norm, networks._batch_norm), strict=True):
         mean, var = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
         outputs.append(function(value, mean, var, *weights, True, 0.2, 1e-5))
         (outputs[-1] ** 3).sum().backward()

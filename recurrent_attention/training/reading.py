@@ -1,0 +1,103 @@
+"""Pictures read some at a time, and whole ones as the global stream sees them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from recurrent_attention._workers import leave_signals
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.images.views import EDITION, cut_view, reduction_for
+from recurrent_attention.training.draws import plainly
+from recurrent_attention.training.feature_store import FeatureStore
+from recurrent_attention.training.networks import in_dtype_of
+from recurrent_attention.training.processes import Resources, share_of_missing
+
+PICTURES_PER_PASS_CPU = 1
+PICTURES_PER_PASS = 16  # on other devices
+PICTURES_PER_SHARD = 256  # a kill loses no more
+
+
+def read_each(
+    data: Dataset[Any],
+    indices: Sequence[int],
+    batch_size: int | None,
+    resources: Resources,
+    description: str,
+) -> Iterator[Any]:
+    """Read some samples of a data set, in order, behind a bar.
+
+    `data` gives (index, ...). Yield batches of samples, or single ones where `batch_size` is None.
+    """
+    loader: DataLoader[Any] = DataLoader(
+        data,
+        batch_size,
+        sampler=indices,
+        num_workers=resources.num_workers,
+        generator=torch.Generator(),  # draws a seed from it
+        worker_init_fn=leave_signals,
+    )
+    hidden = not resources.progress or not indices
+    with tqdm(total=len(indices), desc=description, unit="picture", disable=hidden) as bar:
+        for samples in plainly(loader):
+            yield samples
+            bar.update(1 if batch_size is None else len(samples[0]))
+
+
+def look_of(data: Any, index: int) -> list[Any]:
+    """Return what decides how a picture of `data` looks, for a key: all but the part and the size.
+
+    `data` has `pictures` and their normalisation.
+    """
+    content, size = data.pictures.content(index), data.pictures.size(index)
+    return [content, size, data.mean, data.std, data.interpolation, EDITION]
+
+
+class WholePictures(Dataset[tuple[int, Tensor]]):
+    """The pictures of a data set, whole, prepared for a model; views of `side` pixels."""
+
+    def __init__(self, model: TwoStreamClassifier, pictures: Pictures, side: int) -> None:
+        self.pictures, self.side = pictures, side
+        config = model.data_config
+        self.mean, self.std = tuple(config["mean"]), tuple(config["std"])
+        self.interpolation = config["interpolation"]
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        reduction = reduction_for(self.pictures.size(index), self.side)
+        pixels = self.pictures.pixels(index, reduction=reduction)
+        whole = torch.tensor([0.0, 0.0, pixels.shape[2], pixels.shape[1]])
+        look = {"mean": self.mean, "std": self.std, "interpolation": self.interpolation}
+        return index, cut_view(pixels, whole, self.side, **look)
+
+
+def fill_store(
+    store: FeatureStore,
+    shown: WholePictures,
+    keys: Sequence[Sequence[bytes]],
+    see: Callable[[Tensor], Sequence[Tensor]],
+    model: TwoStreamClassifier,
+    resources: Resources,
+    description: str,
+) -> None:
+    """Compute what a store does not hold of whole pictures; several processes share the work.
+
+    Each picture has the same number of keys. `see` gets views (b c side side) on the model's device
+    and in its dtype, and returns for each of the keys the rows (b ...) that go under it.
+    """
+    missing = share_of_missing(
+        index for index, own in enumerate(keys) if any(key not in store for key in own)
+    )
+    device = next(model.parameters()).device
+    batch_size = PICTURES_PER_PASS_CPU if device.type == "cpu" else PICTURES_PER_PASS
+    found: dict[bytes, Tensor] = {}
+    for indices, views in read_each(shown, missing, batch_size, resources, description):
+        for number, rows in enumerate(see(in_dtype_of(model, views.to(device))[0])):
+            found |= {keys[i][number]: row for i, row in zip(indices.tolist(), rows, strict=True)}
+        if len(found) >= PICTURES_PER_SHARD * len(keys[0]) or indices[-1] == missing[-1]:
+            store.add(list(found), torch.stack(list(found.values())))
+            found.clear()
+    store.exchange()
