@@ -15,29 +15,17 @@ FORMAT = 1
 
 @dataclass
 class Progress:
-    """Where a run is, in numbers and lists that JSON can hold.
+    """Where a run is, in numbers and lists that JSON can hold."""
 
-    Attributes:
-        epoch: the one that is trained, from 1.
-        batches: of it that are done.
-        step: updates done since the beginning.
-        seconds: that this epoch's training took so far.
-        record: what this epoch's training found, once that is done and validation is not.
-        history: the epochs before.
-        best_score: highest so far.
-        best_epoch: whose weights have it.
-        best_step: of its checkpoint.
-    """
-
-    epoch: int = 1
-    batches: int = 0
-    step: int = 0
-    seconds: float = 0.0
-    record: dict[str, Any] | None = None
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best_score: float = -math.inf
-    best_epoch: int = 0
-    best_step: int = -1
+    epoch: int = 1  # the one that is trained, from 1
+    batches: int = 0  # of it that are done
+    step: int = 0  # updates done since the beginning
+    seconds: float = 0.0  # that this epoch's training took so far
+    record: dict[str, Any] | None = None  # of this epoch, once trained and not yet validated
+    history: list[dict[str, Any]] = field(default_factory=list)  # the epochs before
+    best_score: float = -math.inf  # highest so far
+    best_epoch: int = 0  # whose weights have it
+    best_step: int = -1  # of its checkpoint
 
 
 class Checkpoints:

@@ -7,6 +7,7 @@ cropped in the same way.
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,7 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+@dataclass(eq=False)
 class Draws(Dataset[tuple[Any, ...]]):
     """A data set whose samples draw from a generator seeded by seed, epoch and position.
 
@@ -30,9 +32,8 @@ class Draws(Dataset[tuple[Any, ...]]):
     generator, which is left wherever they leave it: training seeds it anew before each batch.
     """
 
-    def __init__(self, data: Any, seed: int) -> None:
-        self.data = data
-        self.seed = seed
+    data: Any
+    seed: int
 
     def __len__(self) -> int:
         return len(self.data)

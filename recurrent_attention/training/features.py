@@ -1,11 +1,11 @@
 """Features of frozen backbones, computed once and kept on disk."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -39,6 +39,7 @@ class Keys(NamedTuple):
     patches: list[bytes]
 
 
+@dataclass(eq=False)
 class FeatureDataset(Dataset[FeatureSample]):
     """The frozen features of a `TwoStreamDataset`, drawn as that data set draws its pictures.
 
@@ -46,17 +47,10 @@ class FeatureDataset(Dataset[FeatureSample]):
     each variant: as it is, and mirrored where that is drawn.
     """
 
-    def __init__(
-        self,
-        data: Views,
-        global_store: FeatureStore,
-        local_store: FeatureStore,
-        keys: list[list[Keys]],
-    ) -> None:
-        self.data = data
-        self.global_store = global_store
-        self.local_store = local_store
-        self.keys = keys
+    data: Views
+    global_store: FeatureStore
+    local_store: FeatureStore
+    keys: list[list[Keys]]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -152,9 +146,9 @@ def _keys(data: Views, index: int, global_digest: str, local_digest: str) -> lis
     return variants
 
 
+@dataclass(eq=False)
 class _FixedViews(Dataset[tuple[int, Tensor, Tensor]]):
-    def __init__(self, data: Views) -> None:
-        self.data = data
+    data: Views
 
     def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
         part, place = self.data.place(index)
@@ -165,9 +159,9 @@ def _fill(
     features: FeatureDataset, missing: list[int], model: TwoStreamClassifier, resources: Resources
 ) -> None:
     """Compute all features of the missing pictures, and put them into the stores."""
-    accelerator, global_store = resources.accelerator, features.global_store
+    global_store = features.global_store
     read = read_each(_FixedViews(features.data), missing, None, resources, "frozen features")
-    with eval_view(model) as model, torch.no_grad(), accelerator.autocast():
+    with eval_view(model) as model, torch.no_grad(), resources.accelerator.autocast():
         for views in _chunks(read, PICTURES_PER_CHUNK):
             images, patches, image_keys, patch_keys = [], [], [], []
             for index, image, parts in views:
@@ -178,9 +172,9 @@ def _fill(
                     patches.append(parts.flip(-1) if mirrored else parts)
                     patch_keys.extend(keys.patches)
             if images:
-                found = _run(model.global_backbone, images, accelerator, model.global_convs is None)
+                found = _run(model.global_backbone, images, model.global_convs is None)
                 global_store.add(image_keys, found)
-            found = _run(model.local_backbone, patches, accelerator, True)
+            found = _run(model.local_backbone, patches, True)
             features.local_store.add(patch_keys, found)
 
 
@@ -190,13 +184,12 @@ def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
-def _run(
-    backbone: FeatureBackbone, views: list[Tensor], accelerator: Accelerator, pooled: bool
-) -> Tensor:
+def _run(backbone: FeatureBackbone, views: list[Tensor], pooled: bool) -> Tensor:
+    device = next(backbone.parameters()).device
+    count = VIEWS_PER_PASS_CPU if device.type == "cpu" else VIEWS_PER_PASS
     found = []
-    count = VIEWS_PER_PASS_CPU if accelerator.device.type == "cpu" else VIEWS_PER_PASS
     for some in torch.split(torch.cat(views), count):
-        found.append(_kept(backbone(*in_dtype_of(backbone, some.to(accelerator.device))), pooled))
+        found.append(_kept(backbone(*in_dtype_of(backbone, some.to(device))), pooled))
     return torch.cat(found)
 
 

@@ -120,12 +120,11 @@ def fit(
         kept_modes(model),  # if the training fails
     ):
         network: nn.Module = Streams(model)
-        datasets: list[Any] = [training, validation]
+        shown: list[Any] = [training, validation]
         if recipe.freeze:
             network = Heads(model)
-            datasets = [
-                None if data is None else frozen_features(model, data, resources)
-                for data in datasets
+            shown = [
+                None if data is None else frozen_features(model, data, resources) for data in shown
             ]
             resources.num_workers = 0  # features are rows of a table: a process would cost more
         identity: dict[str, Any] = {}
@@ -140,10 +139,11 @@ def fit(
                 "validation data": None if validation is None else validation.digest(),
             }
         loop = TrainingLoop(
-            resources,
-            model,
-            network,
-            *datasets,
+            resources=resources,
+            model=model,
+            network=network,
+            train_data=shown[0],
+            validation_data=shown[1],
             names=training.names,
             recipe=recipe,
             identity=json.loads(json.dumps(identity)),  # tuples become lists, as in the file

@@ -3,7 +3,7 @@
 import math
 import time
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from recurrent_attention.training.run_folder import RunFolder
 CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
 
 
+@dataclass(eq=False, kw_only=True)
 class TrainingLoop:
     """Train and validate epoch by epoch; write a checkpoint after each, and when asked to end.
 
@@ -38,53 +39,46 @@ class TrainingLoop:
     `identity` must be the same for a checkpoint to fit; JSON can hold it.
     """
 
-    def __init__(
-        self,
-        resources: Resources,
-        model: TwoStreamClassifier,
-        network: nn.Module,
-        train_data: Any,
-        validation_data: Any,
-        *,
-        names: tuple[str, ...],
-        recipe: Recipe,
-        identity: dict[str, Any],
-        run_folder: RunFolder | None,
-    ) -> None:
-        self.resources = resources
-        self.accelerator = accelerator = resources.accelerator
-        self.model = model
-        self.names = names
-        self.recipe = recipe
-        self.identity = identity
-        self.run_folder = run_folder
+    resources: Resources
+    model: TwoStreamClassifier
+    network: nn.Module
+    train_data: Any
+    validation_data: Any
+    names: tuple[str, ...]
+    recipe: Recipe
+    identity: dict[str, Any]
+    run_folder: RunFolder | None
+
+    def __post_init__(self) -> None:
+        """Prepare network, optimiser and loaders, for a run from its beginning."""
+        recipe, workers = self.recipe, self.resources.num_workers
+        self.accelerator = accelerator = self.resources.accelerator
         self.loss_of = TwoStreamLoss(recipe.local_weight, recipe.label_smoothing)
-        self.order = EpochOrder(train_data, recipe.seed, shuffle=True)
+        self.order = EpochOrder(self.train_data, recipe.seed, shuffle=True)
         self.pictures_per_batch = recipe.batch_size * accelerator.num_processes
         loader = loader_of(
-            train_data,
+            self.train_data,
             self.order,
             recipe.batch_size,
-            resources.num_workers,
+            workers,
             # A last batch of one picture cannot be normalised over the batch.
-            drop_last=len(train_data) > self.pictures_per_batch,
+            drop_last=len(self.train_data) > self.pictures_per_batch,
         )
-        optimizer = build_optimizer(model, recipe)
-        self.network, self.optimizer, self.loader = accelerator.prepare(network, optimizer, loader)
+        self.network, self.optimizer, self.loader = accelerator.prepare(
+            self.network, build_optimizer(self.model, recipe), loader
+        )
         self.batches_per_epoch = len(self.loader)
         updates = math.ceil(self.batches_per_epoch / recipe.accumulation_steps)
         self.schedule = build_schedule(self.optimizer.optimizer, recipe, updates)
         self.validation_loader = None
-        if validation_data is not None:
-            self.validation_order = EpochOrder(validation_data, recipe.seed, shuffle=False)
+        if self.validation_data is not None:
+            self.validation_order = EpochOrder(self.validation_data, recipe.seed, shuffle=False)
             self.validation_loader = accelerator.prepare(
-                loader_of(
-                    validation_data, self.validation_order, recipe.batch_size, resources.num_workers
-                )
+                loader_of(self.validation_data, self.validation_order, recipe.batch_size, workers)
             )
 
         self.progress = Progress()
-        self.scores = Scores(model.num_classes, accelerator.device)
+        self.scores = Scores(self.model.num_classes, accelerator.device)
         self.best_weights: dict[str, Tensor] = {}
         self.termination = Termination()
         self.saved_at = time.monotonic()

@@ -38,7 +38,7 @@ def read_each(
         batch_size,
         sampler=indices,
         num_workers=resources.num_workers,
-        generator=torch.Generator(),  # draws a seed from it
+        generator=torch.Generator(),  # for the workers' seeds; the caller's random state stays
         worker_init_fn=leave_signals,
     )
     hidden = not resources.progress or not indices

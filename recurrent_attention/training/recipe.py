@@ -12,20 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from recurrent_attention.classifier import TwoStreamClassifier
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, math.inf),
-    "batch_size": (1, math.inf),
-    "accumulation_steps": (1, math.inf),
-    "lr": (0, math.inf),
-    "head_lr": (0, math.inf),
-    "weight_decay": (0, math.inf),
-    "momentum": (0, 1),
-    "warmup_epochs": (0, math.inf),
-    "decay_epochs": (0, math.inf),
-    "decay_rate": (0, math.inf),
-    "local_weight": (0, math.inf),
-    "label_smoothing": (0, 1),
-}
+# The least and the most of a number, where that is not 0 and infinity.
+_LEAST = {"epochs": 1, "batch_size": 1, "accumulation_steps": 1, "seed": -math.inf}
+_MOST = {"momentum": 1, "label_smoothing": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +78,11 @@ class Recipe:
                     raise ValueError(
                         f"Expected `{name}` to be one of {', '.join(allowed)}, but got {value!r}."
                     )
-            elif field.type is bool:
-                if not isinstance(value, bool):
-                    raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}.")
-            else:
+            elif field.type is not bool:
                 for number in value if name == "decay_epochs" else (value,):
                     _check_number(name, number, whole=field.type is not float)
+            elif not isinstance(value, bool):
+                raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}.")
 
     @classmethod
     def paper(cls, *, epochs: int = 90, batch_size: int = 32, seed: int = 0) -> "Recipe":
@@ -125,7 +113,7 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
         raise TypeError(
             f"Expected `{name}` to be a {'whole ' if whole else ''}number, but got {value!r}.{hint}"
         )
-    least, most = _RANGES.get(name, (-math.inf, math.inf))
+    least, most = _LEAST.get(name, 0), _MOST.get(name, math.inf)
     if not least <= float(value) <= most or not math.isfinite(value):
         limit = f"in [{least}, {most}]" if most < math.inf else f"at least {least}"
         limit += "" if whole or most < math.inf else " and finite"

@@ -16,8 +16,6 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.data.two_stream import TwoStreamDataset
 
-LOOK = ("image_size", "patch_size", "mean", "std", "interpolation")
-
 
 class Views(Dataset[tuple[Any, ...]]):
     """One data set out of `TwoStreamDataset`s, their subsets and their concatenations.
@@ -139,7 +137,15 @@ def _parts(data: Any, name: str) -> list[TwoStreamDataset]:
     if isinstance(data, TwoStreamDataset):
         return [data]
     if isinstance(data, Subset):
-        return [_subset(part, data.indices) for part in _joined(data.dataset, name)]
+        whole = _parts(data.dataset, name)
+        if len(whole) > 1:  # the subset's indices are not those of one data set
+            raise TypeError(
+                f"Expected `{name}` to be subsets of single data sets, but got a Subset of a "
+                "ConcatDataset. Take the subsets first, and concatenate them."
+            )
+        chosen = copy.copy(whole[0])
+        chosen.pictures = chosen.pictures.subset([int(index) for index in data.indices])
+        return [chosen]
     if isinstance(data, ConcatDataset):
         return [part for one in data.datasets for part in _parts(one, name)]
     hint = " TwoStreamDataset.for_model(model, pictures, boxes) makes one of these."
@@ -149,31 +155,13 @@ def _parts(data: Any, name: str) -> list[TwoStreamDataset]:
     )
 
 
-def _joined(data: Any, name: str) -> list[TwoStreamDataset]:
-    """Return what a subset is of: one data set, whose numbers the subset's indices are."""
-    parts = _parts(data, name)
-    if len(parts) > 1:
-        raise TypeError(
-            f"Expected `{name}` to be subsets of single data sets, but got a Subset of a "
-            "ConcatDataset. Take the subsets first, and concatenate them."
-        )
-    return parts
-
-
-def _subset(data: TwoStreamDataset, indices: Sequence[int]) -> TwoStreamDataset:
-    chosen = copy.copy(data)
-    chosen.pictures = data.pictures.subset([int(index) for index in indices])
-    return chosen
-
-
 def _warn_of_look(
     model: TwoStreamClassifier, data: TwoStreamDataset, name: str, stacklevel: int
 ) -> None:
-    wanted = {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
-    wanted |= {"image_size": model.image_size, "patch_size": model.patch_size}
-    for key in LOOK:
-        found, right = getattr(data, key), wanted[key]
-        right = tuple(right) if isinstance(right, list) else right
+    wanted: dict[str, Any] = {"image_size": model.image_size, "patch_size": model.patch_size}
+    wanted |= {key: model.data_config[key] for key in ("mean", "std", "interpolation")}
+    for key, right in wanted.items():
+        found, right = getattr(data, key), tuple(right) if isinstance(right, list) else right
         if found != right:
             warnings.warn(
                 f"Expected `{name}` to show pictures with {key}={right}, as the model's backbone "

@@ -212,7 +212,9 @@ def test_frozen_features_equal_the_backbones(colored_pictures, tmp_path, global_
     model = make_model(global_head=global_head)
     data = make_data(colored_pictures, train=False, num_patches=2)
     views = views_of(model, data, "data", stacklevel=1)
+    state = torch.get_rng_state()
     features = frozen_features(model, views, quiet(model, tmp_path))
+    assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     model.eval()
     heads = Heads(model)
