@@ -59,7 +59,7 @@ class FeatureDataset(Dataset[FeatureSample]):
         variants = self.keys[index]
         variant = int(torch.randint(len(variants), ())) if len(variants) > 1 else 0
         keys = variants[variant]
-        part, _ = self.data.place(index)
+        part, _ = self.data.places[index]
         order, count = range(len(keys.patches)), part.num_patches
         chosen = torch.randperm(len(order))[:count].sort().values if part.train else order
         patches = [self.local_store[keys.patches[int(i)]] for i in chosen[:count]]
@@ -135,7 +135,7 @@ def _store(
 
 
 def _keys(data: Views, index: int, global_digest: str, local_digest: str) -> list[Keys]:
-    part, place = data.place(index)
+    part, place = data.places[index]
     look = look_of(part, place)
     boxes = data.boxes(index).tolist()
     variants = []
@@ -151,7 +151,7 @@ class _FixedViews(Dataset[tuple[int, Tensor, Tensor]]):
     data: Views
 
     def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
-        part, place = self.data.place(index)
+        part, place = self.data.places[index]
         return (index, *part.fixed_views(place))
 
 

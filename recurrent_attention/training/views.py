@@ -5,7 +5,6 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
@@ -21,6 +20,7 @@ class Views(Dataset[tuple[Any, ...]]):
     """One data set out of `TwoStreamDataset`s, their subsets and their concatenations.
 
     `labels` has, for each part, the class index of each picture, whose names are `class_names`.
+    `places` has, for each picture, the part that it is in and its number there.
     """
 
     def __init__(
@@ -32,20 +32,15 @@ class Views(Dataset[tuple[Any, ...]]):
         self.parts = tuple(parts)
         self.labels = tuple(label for part in labels for label in part)
         self.class_names = class_names
-        self._ends = [0, *accumulate(len(part) for part in parts)]
+        self.places = [(part, number) for part in parts for number in range(len(part))]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        part, place = self.place(index)
+        part, place = self.places[index]
         image, patches, _, *more = part[place]
         return image, patches, self.labels[index], *more
-
-    def place(self, index: int) -> tuple[TwoStreamDataset, int]:
-        """Return the data set that a picture is in, and its number there."""
-        number = next(n for n, end in enumerate(self._ends[1:]) if index < end)
-        return self.parts[number], index - self._ends[number]
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -54,14 +49,13 @@ class Views(Dataset[tuple[Any, ...]]):
 
     def boxes(self, index: int) -> Tensor:
         """Return the boxes (n 4) of a picture."""
-        part, place = self.place(index)
+        part, place = self.places[index]
         return part.boxes[part.pictures.names[place]]
 
     def digest(self) -> str:
         """Name the data by pictures' names and labels, their boxes, and how they are shown."""
         digest = hashlib.sha256()
-        for index, label in enumerate(self.labels):
-            part, place = self.place(index)
+        for label, (part, place) in zip(self.labels, self.places, strict=True):
             name = part.pictures.names[place]
             # A name that is no UTF-8 keeps its bytes.
             digest.update(f"{name}\0{label}\0".encode("utf-8", "surrogateescape"))
