@@ -1,0 +1,73 @@
+"""Subcommands for models: backbone, export."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from recurrent_attention._errors import printable
+from recurrent_attention._files import check_new_file
+from recurrent_attention.backbone.check import check_backbone
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.export.onnx import export_onnx
+
+at_least_one = click.IntRange(1)
+
+
+@click.command()
+@click.argument("name")
+@click.option(
+    "--image-size", type=at_least_one, help="Side in pixels.  [default: 448, or what it takes]"
+)
+@click.option(
+    "--patch-size", type=at_least_one, help="Side in pixels.  [default: 224, or what it takes]"
+)
+@click.option("--classes", type=at_least_one, default=200, show_default=True)
+@click.option("--patches", type=at_least_one, default=1, show_default=True, help="Of each image.")
+@click.option(
+    "--batch-size",
+    type=at_least_one,
+    default=32,
+    show_default=True,
+    help="Images in a training step.",
+)
+def backbone(
+    name: str,
+    image_size: int | None,
+    patch_size: int | None,
+    classes: int,
+    patches: int,
+    batch_size: int,
+) -> None:
+    """Say whether the timm model NAME works as both streams, and what that costs.
+
+    Maps, parameters, multiply-adds, memory of a training step; nothing is downloaded. The exit
+    status is 1 if it does not work.
+    """
+    report = check_backbone(
+        name,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_classes=classes,
+        num_patches=patches,
+        batch_size=batch_size,
+    )
+    click.echo(str(report))
+    sys.exit(0 if report.ok else 1)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--graph",
+    type=click.Choice(["whole", "patches", "boxes"]),
+    default="whole",
+    show_default=True,
+    help="The whole model; the model with patches as inputs; or what proposes boxes.",
+)
+def export(model: str, out: Path, graph: str) -> None:
+    """Write MODEL into the ONNX file OUT, which onnxruntime runs without Python."""
+    check_new_file(out)
+    export_onnx(TwoStreamClassifier.from_pretrained(model), out, graph=graph)  # type: ignore[arg-type]
+    click.echo(f"{printable(out)}: {out.stat().st_size / 1e6:.1f} MB", err=True)

@@ -1,0 +1,181 @@
+"""Subcommands for pictures: predict, explain, boxes, check."""
+
+import csv
+import io
+import sys
+from pathlib import Path
+
+import click
+
+from recurrent_attention._errors import printable
+from recurrent_attention._files import check_new_file, whole_file
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data import Pictures, check_pictures, pictures_under, write_boxes
+from recurrent_attention.inference.many import FileAnswer, predict_files
+
+model_argument = click.argument("model", metavar="MODEL")
+pictures_argument = click.argument(
+    "pictures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PICTURES..."
+)
+num_workers_option = click.option(
+    "--num-workers",
+    type=click.IntRange(0),
+    default=0,
+    help="Processes that read.",
+    show_default=True,
+)
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar.")
+
+
+def files_of(given: tuple[Path, ...]) -> list[Path]:
+    """Return the picture files among files and folders, at any depth, in the order given."""
+    files: list[Path] = []
+    for path in given:
+        files += pictures_under(path) if path.is_dir() else [path]
+    if not files:
+        names = ", ".join(map(printable, given))
+        raise FileNotFoundError(f"Expected pictures in {names}, but found none.")
+    return files
+
+
+@click.command()
+@model_argument
+@pictures_argument
+@click.option(
+    "--top-k", type=click.IntRange(1), default=5, help="Classes to name.", show_default=True
+)
+@click.option(
+    "--csv",
+    "table",
+    type=click.Path(path_type=Path),
+    help="Write a table here instead of printing: a row for each picture, or the reason why not.",
+)
+@num_workers_option
+@quiet_option
+def predict(
+    model: str,
+    pictures: tuple[Path, ...],
+    top_k: int,
+    table: Path | None,
+    num_workers: int,
+    quiet: bool,
+) -> None:
+    """Name what is on PICTURES: files, or folders of them, at any depth.
+
+    MODEL is a folder that save_pretrained wrote, or a repository on the Hub. A file that cannot be
+    read is named with its reason, and stops nothing; the exit status is then 1.
+    """
+    files = files_of(pictures)
+    if table is not None:
+        check_new_file(table)
+    loaded = TwoStreamClassifier.from_pretrained(model)
+    shown = not quiet and (table is not None or len(files) > 1)
+    answers = predict_files(loaded, files, top_k=top_k, num_workers=num_workers, progress=shown)
+    if table is None:
+        bad = 0
+        for answer in answers:
+            bad += answer.prediction is None
+            click.echo(f"{printable(answer.path)}\n{_in_words(answer)}")
+    else:
+        rows = list(answers)
+        bad = sum(answer.prediction is None for answer in rows)
+        with whole_file(table) as beside:
+            beside.write_text(_as_csv(rows, top_k), encoding="utf-8", newline="")
+        click.echo(f"{len(rows) - bad} of {len(rows)} pictures in {printable(table)}", err=True)
+    sys.exit(1 if bad else 0)
+
+
+def _in_words(answer: FileAnswer) -> str:
+    text = answer.reason if answer.prediction is None else str(answer.prediction)
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def _as_csv(answers: list[FileAnswer], top_k: int) -> str:
+    """Return a table: path, the best classes, what each stream says alone, the reason."""
+    places = range(
+        1, 1 + max((len(a.prediction.indices) for a in answers if a.prediction), default=top_k)
+    )
+    text = io.StringIO()
+    writer = csv.writer(text)
+    best = [name for place in places for name in (f"class_{place}", f"probability_{place}")]
+    writer.writerow(["path", *best, "global_class", "local_class", "reason"])
+    for path, prediction, reason in answers:
+        if prediction is None:
+            writer.writerow([path, *[""] * (len(best) + 2), reason])
+            continue
+        pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
+        values = [value for name, share in pairs for value in (name, f"{share:.6f}")]
+        writer.writerow([path, *values, prediction.global_class, prediction.local_class, ""])
+    return text.getvalue()
+
+
+@click.command()
+@model_argument
+@pictures_argument
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("explained"),
+    show_default=True,
+    help="Folder for the figures, one a picture.",
+)
+@click.option("--target", help="Class to explain, a name or an index.  [default: its own answer]")
+def explain(model: str, pictures: tuple[Path, ...], out: Path, target: str | None) -> None:
+    """Draw where both streams of MODEL look in PICTURES, step by step."""
+    files = files_of(pictures)
+    loaded = TwoStreamClassifier.from_pretrained(model)
+    wanted: str | int | None = target
+    if target is not None and target not in (loaded.class_names or ()) and target.isdecimal():
+        wanted = int(target)
+    out.mkdir(parents=True, exist_ok=True)
+    for number, file in enumerate(files, 1):
+        figure = out / f"{number:0{len(str(len(files)))}d}-{file.stem}.png"
+        loaded.explain(file, target=wanted).save(figure)
+        click.echo(f"{printable(file)}: {printable(figure)}")
+
+
+@click.command()
+@model_argument
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("boxes.json"), show_default=True
+)
+@click.option(
+    "--num-patches", type=click.IntRange(1), help="For each picture.  [default: the model's]"
+)
+@num_workers_option
+@quiet_option
+def boxes(
+    model: str, folder: Path, out: Path, num_patches: int | None, num_workers: int, quiet: bool
+) -> None:
+    """Write a file of label-free boxes for all pictures in FOLDER, at any depth."""
+    from recurrent_attention.training import propose_boxes_for
+
+    check_new_file(out)
+    names = [file.relative_to(folder).as_posix() for file in files_of((folder,))]
+    loaded = TwoStreamClassifier.from_pretrained(model)
+    if num_patches is not None:
+        loaded.num_patches = num_patches
+    listed = Pictures(folder, names, [0] * len(names), ["unknown"])
+    found = propose_boxes_for(loaded, listed, num_workers=num_workers, progress=not quiet)
+    write_boxes(out, found)
+    click.echo(f"boxes of {len(names)} pictures in {printable(out)}", err=True)
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--all", "everything", is_flag=True, help="List everything, not the first of each kind."
+)
+@num_workers_option
+@quiet_option
+def check(data: Path, everything: bool, num_workers: int, quiet: bool) -> None:
+    """Decode every picture of DATA, and list what is wrong.
+
+    DATA is a folder with a folder for each class, with train and test (and val) folders of these,
+    or CUB-200-2011 or Stanford Dogs in its official layout. The exit status is 1 if anything is
+    wrong.
+    """
+    report = check_pictures(data, num_workers=num_workers, progress=not quiet)
+    click.echo(report.describe(most=None if everything else 5))
+    sys.exit(0 if report.ok else 1)

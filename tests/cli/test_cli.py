@@ -1,0 +1,147 @@
+"""The command: what it prints and writes, and how it fails."""
+
+import csv
+import json
+
+import pytest
+from click.testing import CliRunner
+from helpers.models import make, photo
+
+from recurrent_attention.cli import main
+from recurrent_attention.inference.many import predict_files
+
+NAMES = ["auk", "emu", "owl"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "birds"
+    make(num_classes=3, class_names=NAMES, num_patches=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def birds(tmp_path):
+    folder = tmp_path / "birds"
+    for number, name in enumerate(("auk", "emu", "owl")):
+        (folder / name).mkdir(parents=True)
+        for seed in range(2):
+            photo(10 * number + seed).save(folder / name / f"{seed}.png")
+    return folder
+
+
+def run(*words):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def test_help_names_every_subcommand():
+    found = run("--help")
+    assert found.exit_code == 0
+    for name in main.commands:
+        assert f"\n  {name} " in found.stdout
+        assert run(name, "--help").exit_code == 0
+
+
+def test_predict_prints_what_the_model_says(model, birds):
+    picture = birds / "auk" / "0.png"
+    found = run("predict", model, picture, "--top-k", 2)
+    (answer,) = predict_files(make_again(model), [picture], top_k=2, progress=False)
+    assert found.exit_code == 0
+    lines = [f"    {line}" for line in str(answer.prediction).splitlines()]
+    assert found.stdout.splitlines() == [str(picture), *lines]
+
+
+def make_again(folder):
+    from recurrent_attention import TwoStreamClassifier
+
+    return TwoStreamClassifier.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_predict_writes_a_row_for_each_file_also_a_bad_one(model, birds, tmp_path, workers):
+    (birds / "emu" / "bad.png").write_text("no picture")
+    table = tmp_path / "out.csv"
+    found = run("predict", model, birds, "--csv", table, "--num-workers", workers, "--quiet")
+    assert found.exit_code == 1
+    assert "6 of 7 pictures in" in found.stderr
+    rows = list(csv.DictReader(table.open(newline="", encoding="utf-8")))
+    assert [row["path"] for row in rows] == sorted(str(path) for path in birds.rglob("*.png"))
+    loaded = make_again(model)
+    for row in rows:
+        if row["path"].endswith("bad.png"):
+            assert row["class_1"] == row["global_class"] == ""
+            assert row["reason"].startswith("Expected a readable picture at ")
+            continue
+        wanted = loaded.predict(row["path"])
+        assert (row["class_1"], row["class_3"]) == (wanted.class_names[0], wanted.class_names[2])
+        assert float(row["probability_1"]) == pytest.approx(wanted.probabilities[0], abs=1e-5)
+        assert (row["local_class"], row["reason"]) == (wanted.local_class, "")
+
+
+def test_explain_draws_a_figure_for_each(model, birds, tmp_path):
+    out = tmp_path / "figures"
+    found = run("explain", model, birds / "auk", "--out", out, "--target", "emu")
+    assert found.exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["1-0.png", "2-1.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.iterdir())
+
+
+def test_boxes_are_those_of_the_model(model, birds, tmp_path):
+    out = tmp_path / "boxes.json"
+    assert run("boxes", model, birds, "--out", out, "--quiet").exit_code == 0
+    boxes = json.loads(out.read_text())["boxes"]
+    assert len(boxes) == 6
+    wanted = make_again(model).predict(birds / "owl" / "1.png").boxes
+    for ours, theirs in zip(boxes["owl/1.png"], wanted, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-3)
+
+
+def test_check_says_what_is_wrong_with_its_status(birds):
+    assert run("check", birds, "--quiet").exit_code == 0
+    (birds / "owl" / "1.png").write_text("no picture")
+    found = run("check", birds, "--quiet")
+    assert found.exit_code == 1
+    assert "1 picture cannot be read" in found.stdout
+
+
+def test_backbone_reports():
+    found = run("backbone", "test_resnet", "--image-size", 64, "--patch-size", 32)
+    assert found.exit_code == 0
+    assert "test_resnet" in found.stdout
+    assert run("backbone", "test_vit", "--image-size", 65).exit_code == 1
+
+
+@pytest.mark.slow
+def test_export_writes_a_file(model, tmp_path):
+    out = tmp_path / "model.onnx"
+    assert run("export", model, out).exit_code == 0
+    assert out.stat().st_size > 100_000
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ("predict", "nowhere", "x.jpg"),
+            "Error: Expected a folder or a repository called 'nowhere', but ",
+        ),
+        (("predict", "MODEL", "EMPTY"), "Error: Expected pictures in "),
+        (("predict", "MODEL", "BIRDS", "--csv", "gone/out.csv"), "Error: Expected `path` to be in"),
+        (("explain", "MODEL", "BIRDS", "--target", "dodo"), "Error: Expected `target` to be one of"),
+        (("check", "nowhere"), "Error: Expected a folder of pictures at nowhere, but there is none."),
+        (("backbone", "test_resne"), "Expected `name` to be a timm model, but got 'test_resne'."),
+        (("export", "MODEL", "gone/x.onnx"), "Error: Expected `path` to be in an existing folder"),
+    ],
+)
+def test_a_failure_is_one_sentence(model, birds, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "empty").mkdir()
+    places = {"MODEL": model, "BIRDS": birds, "EMPTY": tmp_path / "empty"}
+    found = run(*(places.get(word, word) for word in words))
+    assert found.exit_code != 0
+    text = found.stderr or found.stdout
+    assert sentence in text
+    assert "Traceback" not in text
