@@ -6,7 +6,7 @@ import click
 
 from recurrent_attention._errors import printable
 from recurrent_attention._version import __version__
-from recurrent_attention.cli import models, pictures
+from recurrent_attention.cli import models, pictures, training
 
 
 class OneSentence(click.Group):
@@ -27,6 +27,8 @@ def main() -> None:
 
 
 for command in (
+    training.train,
+    training.evaluate,
     pictures.predict,
     pictures.explain,
     pictures.boxes,

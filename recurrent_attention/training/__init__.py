@@ -3,6 +3,7 @@
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
+from recurrent_attention.training.own_pictures import Parts, Trained, parts_of_folder, train
 from recurrent_attention.training.processes import join_processes
 from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
 from recurrent_attention.training.recipe import Recipe
@@ -11,12 +12,16 @@ from recurrent_attention.training.run_folder import RunFolder
 __all__ = [
     "Evaluation",
     "FitResult",
+    "Parts",
     "Recipe",
     "RunFolder",
+    "Trained",
     "draw_curves",
     "evaluate",
     "fit",
     "fit_global_head",
     "join_processes",
+    "parts_of_folder",
     "propose_boxes_for",
+    "train",
 ]

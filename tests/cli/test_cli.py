@@ -6,7 +6,9 @@ import json
 import pytest
 from click.testing import CliRunner
 from helpers.models import make, photo
+from PIL import Image
 
+from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.cli import main
 from recurrent_attention.inference.many import predict_files
 
@@ -54,8 +56,6 @@ def test_predict_prints_what_the_model_says(model, birds):
 
 
 def make_again(folder):
-    from recurrent_attention import TwoStreamClassifier
-
     return TwoStreamClassifier.from_pretrained(folder)
 
 
@@ -129,8 +129,14 @@ def test_export_writes_a_file(model, tmp_path):
         ),
         (("predict", "MODEL", "EMPTY"), "Error: Expected pictures in "),
         (("predict", "MODEL", "BIRDS", "--csv", "gone/out.csv"), "Error: Expected `path` to be in"),
-        (("explain", "MODEL", "BIRDS", "--target", "dodo"), "Error: Expected `target` to be one of"),
-        (("check", "nowhere"), "Error: Expected a folder of pictures at nowhere, but there is none."),
+        (
+            ("explain", "MODEL", "BIRDS", "--target", "dodo"),
+            "Error: Expected `target` to be one of",
+        ),
+        (
+            ("check", "nowhere"),
+            "Error: Expected a folder of pictures at nowhere, but there is none.",
+        ),
         (("backbone", "test_resne"), "Expected `name` to be a timm model, but got 'test_resne'."),
         (("export", "MODEL", "gone/x.onnx"), "Error: Expected `path` to be in an existing folder"),
     ],
@@ -145,3 +151,74 @@ def test_a_failure_is_one_sentence(model, birds, tmp_path, monkeypatch, words, s
     text = found.stderr or found.stdout
     assert sentence in text
     assert "Traceback" not in text
+
+
+@pytest.fixture
+def parts(tmp_path):
+    """Train and test folders whose pictures have the same names, of two classes of one colour."""
+    root = tmp_path / "parts"
+    for part, count in (("train", 8), ("test", 3)):
+        for name, color in (("blue", (40, 40, 200)), ("red", (200, 40, 40))):
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                picture = photo(number + 100 * len(part), (60, 50))
+                dyed = Image.blend(picture, Image.new("RGB", picture.size, color), 0.6)
+                dyed.save(root / part / name / f"{number}.png")
+    return root
+
+
+SMALL = ("--image-size", 32, "--patch-size", 32, "--num-patches", 2, "--batch-size", 4)
+CPU = ("--device", "cpu", "--quiet")
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_train_and_evaluate_a_folder(parts, tmp_path, freeze):
+    out = tmp_path / "run"
+    words = ("--backbone", "test_resnet", "--weights", "none", *SMALL, "--epochs", 2, *CPU)
+    found = run("train", parts, "--out", out, *words, *(["--freeze"] if freeze else []))
+    assert found.exit_code == 0, found.output
+    assert "14 pictures to train on, 2 to choose the epoch by, 6 to measure" in found.stdout
+    result = json.loads((out / "result.json").read_text())
+    assert result["num_images"] == 6
+    said = f"fused {100 * result['fused_top1']:.2f}"
+    assert said in found.stdout
+    again = run("evaluate", out / "model", parts, *CPU)
+    assert again.exit_code == 0, again.output
+    assert said in again.stdout
+    boxes = [json.loads((out / f"boxes-{name}.json").read_text()) for name in ("train", "test")]
+    assert boxes[0]["boxes"].keys() > boxes[1]["boxes"].keys() - {"red/9.png"}
+    resumed = run(
+        "train", parts, "--out", out, "--resume", *words, *(["--freeze"] if freeze else [])
+    )
+    assert resumed.exit_code == 0, resumed.output
+    assert said in resumed.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("train", "nowhere", *CPU), "Error: Expected a folder of pictures at nowhere"),
+        (("train", "ONE", *CPU), "Error: Expected pictures of two or more classes in "),
+        (("train", "PARTS", "--resume", *CPU), "--resume needs --out DIR"),
+        (
+            ("train", "PARTS", "--weights", "gone", *CPU),
+            "Error: Expected weights at gone, but there",
+        ),
+        (("train", "PARTS", "--backbone", "resnet1", *CPU), "Expected `name` to be a timm model"),
+        (
+            ("evaluate", "MODEL", "PARTS", *CPU),
+            "Error: Expected data of classes that the model has",
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_one_sentence(
+    model, parts, tmp_path, monkeypatch, words, sentence
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one" / "wren").mkdir(parents=True)
+    photo().save(tmp_path / "one" / "wren" / "1.png")
+    places = {"MODEL": model, "PARTS": parts, "ONE": tmp_path / "one"}
+    found = run(*(places.get(word, word) for word in words))
+    assert found.exit_code != 0
+    assert sentence in (found.stderr or found.stdout)
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.safetensors"))

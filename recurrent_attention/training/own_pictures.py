@@ -1,0 +1,196 @@
+"""From a folder of pictures to a trained model in one call: what the command `train` does."""
+
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data import Pictures, TwoStreamDataset, read_boxes, write_boxes
+from recurrent_attention.data.checking.layout import find_layout
+from recurrent_attention.training.curves import draw_curves
+from recurrent_attention.training.evaluation import Evaluation, evaluate
+from recurrent_attention.training.fitting import FitResult, fit
+from recurrent_attention.training.processes import Device, join_processes
+from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
+from recurrent_attention.training.recipe import Recipe
+from recurrent_attention.training.run_folder import RunFolder
+
+VALIDATION_SHARE, TEST_SHARE = 0.15, 0.2  # of each class, where the folder has no such part
+NUM_PATCHES = 10
+
+
+class Parts(NamedTuple):
+    """The pictures of a folder, as a training needs them.
+
+    Attributes:
+        found: what the folder holds, in words.
+        train: to learn from.
+        validation: chooses the epoch.
+        test: is measured once, at the end.
+    """
+
+    found: str
+    train: Pictures
+    validation: Pictures
+    test: Pictures
+
+
+class Trained(NamedTuple):
+    """What `train` made.
+
+    Attributes:
+        model: holds the weights of the best epoch.
+        evaluation: of the test pictures.
+        fitted: the history of the training.
+        folder: with `model/`, `boxes-*.json`, `metrics.jsonl`, `curves.png` and `result.json`.
+    """
+
+    model: TwoStreamClassifier
+    evaluation: Evaluation
+    fitted: FitResult
+    folder: Path
+
+
+def parts_of_folder(data: str | PathLike[str], *, seed: int = 0) -> Parts:
+    """Find out what a folder holds, and split off what it does not have by itself.
+
+    Args:
+        data: a folder with a folder for each class; or with `train`, and `val` and `test` or one of
+            these; or CUB-200-2011 or Stanford Dogs in its official layout.
+        seed: of the splits, which have the same share of every class.
+
+    Returns:
+        `Parts`. Without a test part a fifth of the pictures is split off, without a validation part
+        15 % of what is left. Of `train` and `val` alone, `val` is both.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no picture in it.
+        ValueError: if there is nothing to train on, or a single class.
+    """
+    layout = find_layout(Path(data))
+    parts = dict(layout.splits)
+    train = parts.pop("train", None) or parts.pop("all", None)
+    if train is None:
+        raise ValueError(
+            f"Expected a folder `train` in {data}, or one for each class, but got "
+            f"{', '.join(parts)}."
+        )
+    if len(train.class_names) < 2:
+        raise ValueError(
+            f"Expected pictures of two or more classes in {data}, but got "
+            f"{len(train.class_names)}: {', '.join(train.class_names)}."
+        )
+    validation, test = parts.get("val"), parts.get("test")
+    if test is None and validation is None:
+        train, test = train.split(TEST_SHARE, seed=seed)
+    if validation is None:
+        train, validation = train.split(VALIDATION_SHARE, seed=seed)
+    return Parts(layout.name, train, validation, test if test is not None else validation)
+
+
+def train(
+    data: str | PathLike[str],
+    *,
+    out: str | PathLike[str],
+    backbone: str = "convnext_tiny",
+    pretrained: bool = True,
+    freeze: bool = False,
+    image_size: int | None = None,
+    patch_size: int | None = None,
+    num_patches: int = NUM_PATCHES,
+    recipe: Recipe | None = None,
+    resume: bool = False,
+    device: Device = "auto",
+    num_workers: int = 0,
+    progress: bool = True,
+    **model_arguments: Any,
+) -> Trained:
+    """Train a classifier on a folder of pictures, without labels of parts, and measure it.
+
+    The classifier of the global stream is trained first, on its backbone as it is, and says where
+    to look. Then both streams are trained, and the epoch that is best on validation is kept.
+
+    Args:
+        data: as in `parts_of_folder`.
+        out: a new folder for the results; with `resume` one that such a call left.
+        backbone: any timm model.
+        pretrained: begin with timm's pretrained weights.
+        freeze: train the heads alone, on features that are computed once.
+        image_size: as in `TwoStreamClassifier`.
+        patch_size: as in `TwoStreamClassifier`.
+        num_patches: boxes of each picture.
+        recipe: default: `Recipe(epochs=15, label_smoothing=0.1, freeze=freeze)`.
+        resume: go on from the last checkpoint in `out`; if there is none, begin.
+        device: "auto" takes an accelerator if there is one.
+        num_workers: processes that read pictures.
+        progress: show bars.
+        **model_arguments: further arguments of `TwoStreamClassifier`.
+
+    Returns:
+        `Trained`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no picture in it.
+        FileExistsError: if `out` is not empty, and `resume` is False.
+        ValueError: if the pictures, the backbone or a number does not fit.
+    """
+    recipe = recipe or Recipe(epochs=15, label_smoothing=0.1, freeze=freeze)
+    processes = join_processes(device)
+    parts = parts_of_folder(data, seed=recipe.seed)
+    run = RunFolder(Path(out), resume=resume)
+    torch.manual_seed(recipe.seed)
+    names = parts.train.class_names
+    settings: dict[str, Any] = {"patch_weighting": "linear", "fusion_weight": 2.0}
+    settings |= {"class_names": names, **model_arguments}
+    model = TwoStreamClassifier(
+        backbone,
+        len(names),
+        pretrained=pretrained,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_patches=num_patches,
+        **settings,
+    )
+    work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
+    every = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    boxes = _boxes(model, every, run, work)
+    views = {
+        name: TwoStreamDataset.for_model(model, part, boxes[name], train=name == "train")
+        for name, part in every.items()
+    }
+    fitted = fit(
+        model,
+        views["train"],
+        views["validation"],
+        recipe=recipe,
+        run_folder=run,
+        resume=resume,
+        **work,
+    )
+    found = evaluate(model, views["test"], frozen=recipe.freeze, **work)
+    run.write_json("result.json", {"data": parts.found, **found._asdict()})
+    if processes.is_main_process:
+        curves = run.path / "curves.png"
+        draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out="validation")
+    return Trained(model, found, fitted, run.path)
+
+
+def _boxes(
+    model: TwoStreamClassifier, every: dict[str, Pictures], run: RunFolder, work: dict[str, Any]
+) -> dict[str, dict[str, Tensor]]:
+    """Propose boxes for each part, or read those that the run proposed before it was resumed.
+
+    A part has a file of its own: pictures of two parts can have the same relative name.
+    """
+    files = {name: run.path / f"boxes-{name}.json" for name in every}
+    if all(file.is_file() for file in files.values()):
+        return {name: read_boxes(files[name], part) for name, part in every.items()}
+    fit_global_head(model, every["train"], **work)
+    boxes = {name: propose_boxes_for(model, part, **work) for name, part in every.items()}
+    if join_processes().is_main_process:
+        for name, file in files.items():
+            write_boxes(file, boxes[name])
+    return boxes
