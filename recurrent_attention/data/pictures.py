@@ -280,3 +280,12 @@ class Pictures(Dataset[tuple[Opened, int]]):
             )
         kept = [index for index in range(len(self)) if index not in held_out]
         return self.subset(kept), self.subset(sorted(held_out))
+
+
+def require_pictures(pictures: Any, hint: str = "") -> None:
+    """Refuse what is no `Pictures`."""
+    if not isinstance(pictures, Pictures):
+        raise TypeError(
+            "Expected `pictures` to be Pictures, such as PictureFolder(root), but got "
+            f"{type(pictures).__name__}.{hint}"
+        )

@@ -11,7 +11,7 @@ from torchvision.transforms import RandomResizedCrop
 
 from recurrent_attention._errors import printable
 from recurrent_attention.data.boxes import Boxes
-from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.images.views import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -96,11 +96,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
                 "Expected `crop_scale` to be (smallest, largest) share of the picture in (0, 1], "
                 f"but got {crop_scale}."
             )
-        if not isinstance(pictures, Pictures):
-            raise TypeError(
-                f"Expected `pictures` to be Pictures, such as PictureFolder(root), but got "
-                f"{type(pictures).__name__}."
-            )
+        require_pictures(pictures)
         if not isinstance(boxes, Mapping):
             raise TypeError(
                 "Expected `boxes` to map each picture's relative file name to its boxes, but got "

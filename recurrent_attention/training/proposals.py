@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
 from recurrent_attention.training.features import whole_features
 from recurrent_attention.training.networks import own_training
@@ -21,7 +21,7 @@ from recurrent_attention.training.recipe import (
     check_trainable,
     optimizer_of,
 )
-from recurrent_attention.training.views import check_pictures, labels_for
+from recurrent_attention.training.views import labels_for
 
 
 def fit_global_head(
@@ -129,7 +129,7 @@ def propose_boxes_for(
         ValueError: if the device is not there.
         TypeError: if `pictures` are no `Pictures`.
     """
-    check_pictures(pictures)
+    require_pictures(pictures)
     pictures = pictures.for_channels(model.global_backbone.in_chans)
     resources = Resources(
         model, device=device, num_workers=num_workers, progress=progress, cache_dir=cache_dir

@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from recurrent_attention._errors import listed
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.data.pictures import Pictures
+from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.data.two_stream import TwoStreamDataset
 
 
@@ -97,7 +97,7 @@ def labels_for(
     A model without names takes `class_names`, or else those of the pictures.
     """
     inside = isinstance(getattr(pictures, "pictures", None), Pictures)
-    check_pictures(pictures, " Pass its `pictures`." if inside else "")
+    require_pictures(pictures, " Pass its `pictures`." if inside else "")
     theirs = pictures.class_names
     ours = model.class_names or class_names or theirs
     if theirs == ours:
@@ -116,15 +116,6 @@ def labels_for(
         )
     place = {name: index for index, name in enumerate(ours)}
     return tuple(place[theirs[label]] for label in pictures.labels)
-
-
-def check_pictures(pictures: Any, hint: str = "") -> None:
-    """Refuse what is no `Pictures`."""
-    if not isinstance(pictures, Pictures):
-        raise TypeError(
-            "Expected `pictures` to be Pictures, such as PictureFolder(root), but got "
-            f"{type(pictures).__name__}.{hint}"
-        )
 
 
 def _parts(data: Any, name: str) -> list[TwoStreamDataset]:
