@@ -9,9 +9,8 @@ from recurrent_attention._errors import printable
 from recurrent_attention._files import check_new_file
 from recurrent_attention.backbone.check import check_backbone
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.cli.options import at_least_one, model_argument
 from recurrent_attention.export.onnx import export_onnx
-
-at_least_one = click.IntRange(1)
 
 
 @click.command()
@@ -57,7 +56,7 @@ def backbone(
 
 
 @click.command()
-@click.argument("model", metavar="MODEL")
+@model_argument
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--graph",

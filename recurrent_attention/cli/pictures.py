@@ -10,21 +10,18 @@ import click
 from recurrent_attention._errors import printable
 from recurrent_attention._files import check_new_file, whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.cli.options import (
+    at_least_one,
+    model_argument,
+    num_workers_option,
+    quiet_option,
+)
 from recurrent_attention.data import Pictures, check_pictures, pictures_under, write_boxes
 from recurrent_attention.inference.many import FileAnswer, predict_files
 
-model_argument = click.argument("model", metavar="MODEL")
 pictures_argument = click.argument(
     "pictures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PICTURES..."
 )
-num_workers_option = click.option(
-    "--num-workers",
-    type=click.IntRange(0),
-    default=0,
-    help="Processes that read.",
-    show_default=True,
-)
-quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar.")
 
 
 def files_of(given: tuple[Path, ...]) -> list[Path]:
@@ -41,9 +38,7 @@ def files_of(given: tuple[Path, ...]) -> list[Path]:
 @click.command()
 @model_argument
 @pictures_argument
-@click.option(
-    "--top-k", type=click.IntRange(1), default=5, help="Classes to name.", show_default=True
-)
+@click.option("--top-k", type=at_least_one, default=5, help="Classes to name.", show_default=True)
 @click.option(
     "--csv",
     "table",
@@ -140,9 +135,7 @@ def explain(model: str, pictures: tuple[Path, ...], out: Path, target: str | Non
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("boxes.json"), show_default=True
 )
-@click.option(
-    "--num-patches", type=click.IntRange(1), help="For each picture.  [default: the model's]"
-)
+@click.option("--num-patches", type=at_least_one, help="For each picture.  [default: the model's]")
 @num_workers_option
 @quiet_option
 def boxes(

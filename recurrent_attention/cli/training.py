@@ -8,15 +8,16 @@ import click
 
 from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.cli.options import (
+    at_least_one,
+    model_argument,
+    num_workers_option,
+    quiet_option,
+)
 
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps or xpu."
 )
-num_workers_option = click.option(
-    "--num-workers", type=click.IntRange(0), default=0, show_default=True, help="Readers."
-)
-quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar.")
-side = click.IntRange(1)
 
 
 @click.command()
@@ -27,12 +28,18 @@ side = click.IntRange(1)
     "--out", type=click.Path(path_type=Path), help="New folder.  [default: runs/train-DATE]"
 )
 @click.option("--freeze", is_flag=True, help="Train the heads alone, on cached features.")
-@click.option("--epochs", type=click.IntRange(1), default=15, show_default=True)
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--epochs", type=at_least_one, default=15, show_default=True)
+@click.option("--batch-size", type=at_least_one, default=32, show_default=True)
 @click.option("--lr", type=click.FloatRange(0, min_open=True), help="Of the backbones.")
-@click.option("--image-size", type=side, help="Side in pixels.  [default: 448, or what it takes]")
-@click.option("--patch-size", type=side, help="Side in pixels.  [default: 224, or what it takes]")
-@click.option("--num-patches", type=side, default=10, show_default=True, help="Of each picture.")
+@click.option(
+    "--image-size", type=at_least_one, help="Side in pixels.  [default: 448, or what it takes]"
+)
+@click.option(
+    "--patch-size", type=at_least_one, help="Side in pixels.  [default: 224, or what it takes]"
+)
+@click.option(
+    "--num-patches", type=at_least_one, default=10, show_default=True, help="Of each picture."
+)
 @click.option(
     "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
 )
@@ -58,7 +65,7 @@ def train(data: Path, out: Path | None, weights: str | None, quiet: bool, **word
         batch_size=words.pop("batch_size"),
         precision=words.pop("precision"),
         seed=words.pop("seed"),
-        freeze=words["freeze"],
+        freeze=words.pop("freeze"),
         label_smoothing=0.1,
         **({} if (lr := words.pop("lr")) is None else {"lr": lr}),
     )
@@ -70,7 +77,7 @@ def train(data: Path, out: Path | None, weights: str | None, quiet: bool, **word
     )
     overlay = {"file": weights} if weights not in (None, "none") else {}
     done = train(
-        data,
+        parts,
         out=out or f"runs/train-{time.strftime('%Y%m%d-%H%M%S')}",
         recipe=recipe,
         pretrained=weights != "none",
@@ -83,9 +90,9 @@ def train(data: Path, out: Path | None, weights: str | None, quiet: bool, **word
 
 
 @click.command()
-@click.argument("model", metavar="MODEL")
+@model_argument
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True)
+@click.option("--batch-size", type=at_least_one, default=32, show_default=True)
 @device_option
 @num_workers_option
 @quiet_option

@@ -92,12 +92,11 @@ def parts_of_folder(data: str | PathLike[str], *, seed: int = 0) -> Parts:
 
 
 def train(
-    data: str | PathLike[str],
+    data: str | PathLike[str] | Parts,
     *,
     out: str | PathLike[str],
     backbone: str = "convnext_tiny",
     pretrained: bool = True,
-    freeze: bool = False,
     image_size: int | None = None,
     patch_size: int | None = None,
     num_patches: int = NUM_PATCHES,
@@ -114,15 +113,15 @@ def train(
     to look. Then both streams are trained, and the epoch that is best on validation is kept.
 
     Args:
-        data: as in `parts_of_folder`.
+        data: a folder as in `parts_of_folder`, or what that returned.
         out: a new folder for the results; with `resume` one that such a call left.
         backbone: any timm model.
         pretrained: begin with timm's pretrained weights.
-        freeze: train the heads alone, on features that are computed once.
         image_size: as in `TwoStreamClassifier`.
         patch_size: as in `TwoStreamClassifier`.
         num_patches: boxes of each picture.
-        recipe: default: `Recipe(epochs=15, label_smoothing=0.1, freeze=freeze)`.
+        recipe: default: `Recipe(epochs=15, label_smoothing=0.1)`; with `freeze=True` the heads are
+            trained alone, on features that are computed once.
         resume: go on from the last checkpoint in `out`; if there is none, begin.
         device: "auto" takes an accelerator if there is one.
         num_workers: processes that read pictures.
@@ -137,9 +136,9 @@ def train(
         FileExistsError: if `out` is not empty, and `resume` is False.
         ValueError: if the pictures, the backbone or a number does not fit.
     """
-    recipe = recipe or Recipe(epochs=15, label_smoothing=0.1, freeze=freeze)
+    recipe = recipe or Recipe(epochs=15, label_smoothing=0.1)
     processes = join_processes(device)
-    parts = parts_of_folder(data, seed=recipe.seed)
+    parts = data if isinstance(data, Parts) else parts_of_folder(data, seed=recipe.seed)
     run = RunFolder(Path(out), resume=resume)
     torch.manual_seed(recipe.seed)
     names = parts.train.class_names
