@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier, load_checkpoint
+from recurrent_attention._errors import ArgumentError
+from recurrent_attention.backbone.creation import SizeError
 
 
 @dataclass
@@ -209,7 +211,9 @@ def config() -> Reader:
         (root / MODEL_FILES[1]).write_bytes(files[MODEL_FILES[1]])
         return TwoStreamClassifier.from_pretrained(root)
 
-    return Reader({"config.json": files["config.json"]}, words, read)
+    # The package's own kinds of ValueError, for arguments that a model cannot be built from.
+    errors = (ValueError, ArgumentError, SizeError)
+    return Reader({"config.json": files["config.json"]}, words, read, errors)
 
 
 def safetensors() -> Reader:
