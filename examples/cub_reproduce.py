@@ -327,6 +327,7 @@ def build_recipe(args: argparse.Namespace) -> Recipe:
         lr=args.lr,
         head_lr=args.head_lr,
         weight_decay=args.weight_decay,
+        decay_biases=True,  # as what docs/results.md reports was trained
         warmup_epochs=args.warmup_epochs,
         label_smoothing=args.label_smoothing,
         freeze=args.freeze,

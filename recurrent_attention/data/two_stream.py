@@ -10,6 +10,13 @@ from torch.utils.data import Dataset
 from torchvision.transforms import RandomResizedCrop
 
 from recurrent_attention._errors import printable
+from recurrent_attention.data.augmentation import (
+    MIN_VISIBLE,
+    Augment,
+    augment_picture,
+    augment_view,
+    takes_boxes,
+)
 from recurrent_attention.data.boxes import Boxes
 from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.images.views import (
@@ -23,7 +30,6 @@ from recurrent_attention.network import TwoStreamNetwork
 from recurrent_attention.ops.boxes import check_boxes, clip_boxes
 
 CROP_RATIO = (3 / 4, 4 / 3)  # aspect ratios of a random crop: torchvision's and timm's default
-MIN_VISIBLE = 0.5  # a box counts as inside a crop while half of it is; less shows another part
 CROP_TRIES = 10  # then the whole picture is taken
 
 
@@ -49,7 +55,8 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
     Patches are cut out of the original picture, at whole pixels, not out of the resized one; it is
     decoded once, and a JPEG much larger than its views at a fraction of its size. In training
     patches are drawn at random without repetition and kept best first, in evaluation they are the
-    first `num_patches`. A random crop or flip changes picture and boxes together.
+    first `num_patches`. A random crop or flip, or a transform of yours, changes picture and boxes
+    together.
 
     Args:
         pictures: what to read.
@@ -62,13 +69,18 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         flip: in training, mirror every other picture.
         crop_scale: in training, the range of the random crop's area as a share of the picture, or
             None for the whole picture.
+        augment: in training, a transform of `torchvision.transforms.v2`, or a function that takes
+            and returns a `tv_tensors.Image` (c h w) of uint8 and its `tv_tensors.BoundingBoxes`.
+            It gets the picture before crop, flip and normalisation. One that takes no boxes, such
+            as v2's `RandAugment`, gets each view by itself instead, resized and flipped.
         mean: per channel, for pixels in [0, 1].
         std: per channel.
         interpolation: "bilinear", "bicubic", "lanczos" or "nearest".
 
     Raises:
         ValueError: if a picture has no boxes or too few, or a number is out of range.
-        TypeError: if `pictures` are no `Pictures`, or `boxes` no mapping.
+        TypeError: if `pictures` are no `Pictures`, `boxes` no mapping, or `augment` returns
+            something else than it should.
 
     Random numbers come from torch's global generator.
     """
@@ -84,6 +96,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         train: bool = False,
         flip: bool = True,
         crop_scale: tuple[float, float] | None = None,
+        augment: Augment | None = None,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         interpolation: str = "bicubic",
@@ -117,6 +130,8 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         self.train = train
         self.flip = flip
         self.crop_scale = crop_scale
+        self.augment = augment
+        self.augments_boxes = augment is None or takes_boxes(augment, len(mean))
         self.mean = tuple(mean)
         self.std = tuple(std)
         self.interpolation = interpolation
@@ -132,6 +147,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         num_patches: int | None = None,
         flip: bool = True,
         crop_scale: tuple[float, float] | None = None,
+        augment: Augment | None = None,
     ) -> Self:
         """Build the data set that a model wants: its sizes, channels and normalisation.
 
@@ -144,6 +160,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             num_patches: as in the class; default: the model's.
             flip: as in the class.
             crop_scale: as in the class.
+            augment: as in the class.
 
         Returns:
             The data set.
@@ -169,6 +186,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             train=train,
             flip=flip,
             crop_scale=crop_scale,
+            augment=augment,
             mean=look["mean"],
             std=look["std"],
             interpolation=look["interpolation"],
@@ -179,14 +197,22 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
 
     def __getitem__(self, index: int) -> TwoStreamSample:
         size = self.pictures.size(index)
-        region, boxes = self._choose_region(size, self._checked_boxes(index, size))
+        boxes = self._checked_boxes(index, size)
+        pixels = None
+        if self.train and self.augment is not None and self.augments_boxes:
+            pixels, boxes = self._augmented(index, size, boxes)
+            size = (pixels.shape[2], pixels.shape[1])
+        region, boxes = self._choose_region(size, boxes)
         if self.train:
             order = torch.randperm(len(boxes))
             order = order.repeat(-(-self.num_patches // len(boxes)))  # a crop can leave too few
             boxes = boxes[order[: self.num_patches].sort().values]
         else:
             boxes = boxes[: self.num_patches]
-        image, patches = self._cut(index, size, region, boxes)
+        if pixels is None:
+            pixels = self._decoded(index, size, region, boxes)
+        (image,) = self._views(pixels, size, region[None], self.image_size)
+        patches = torch.stack(self._views(pixels, size, boxes, self.patch_size))
         x0, y0, x1, y1 = region.tolist()
         scale = self.image_size / torch.tensor([x1 - x0, y1 - y0] * 2)
         boxes = (boxes - region[[0, 1, 0, 1]]) * scale
@@ -201,6 +227,9 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
                 ],
                 dim=1,
             )
+        if self.train and self.augment is not None and not self.augments_boxes:
+            change = partial(augment_view, self.augment, mean=self.mean, std=self.std)
+            image, patches = change(image), torch.stack([change(patch) for patch in patches])
         return TwoStreamSample(image, patches, self.pictures.labels[index], boxes)
 
     def fixed_views(self, index: int) -> tuple[Tensor, Tensor]:
@@ -248,10 +277,19 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
                 return region, clipped[seen]
         return whole, boxes
 
-    def _cut(
-        self, index: int, size: tuple[int, int], region: Tensor, boxes: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Decode the picture once, as finely as its views need it, and cut them out of it.
+    def _augmented(self, index: int, size: tuple[int, int], boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode a picture, and transform it with its boxes; draw again if none is left."""
+        pixels = self._decoded(index, size, _whole(size), boxes)
+        boxes = boxes * _shrinking(pixels, size)
+        assert self.augment is not None
+        for _ in range(CROP_TRIES):
+            changed, moved = augment_picture(self.augment, pixels, boxes)
+            if len(moved):
+                return changed, moved
+        return pixels, boxes
+
+    def _decoded(self, index: int, size: tuple[int, int], region: Tensor, boxes: Tensor) -> Tensor:
+        """Decode a picture once, as finely as its views need it.
 
         Args:
             index: of the picture.
@@ -260,25 +298,27 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             boxes: (p 4) of the patches.
 
         Returns:
-            The image (c h w) and the patches (p c h w).
+            Its pixels (c h w) uint8, possibly fewer than it has.
         """
         reduction = min(
             reduction_for(_sides(region[None]), self.image_size),
             reduction_for(_sides(boxes), self.patch_size),
         )
-        pixels = self.pictures.pixels(index, reduction=reduction)
-        (image,) = self._views(pixels, size, region[None], self.image_size)
-        return image, torch.stack(self._views(pixels, size, boxes, self.patch_size))
+        return self.pictures.pixels(index, reduction=reduction)
 
     def _views(
         self, pixels: Tensor, size: tuple[int, int], boxes: Tensor, side: int
     ) -> list[Tensor]:
         """Cut boxes (n 4), in pixels of the whole picture, out of what was decoded of it."""
-        scale = torch.tensor(pixels.shape[:0:-1] * 2) / torch.tensor(size * 2)
         cut = partial(
             cut_view, pixels, mean=self.mean, std=self.std, interpolation=self.interpolation
         )
-        return [cut(box, side) for box in boxes * scale]
+        return [cut(box, side) for box in boxes * _shrinking(pixels, size)]
+
+
+def _shrinking(pixels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return by what boxes (n 4) on a picture of a size are multiplied on its decoded pixels."""
+    return torch.tensor(pixels.shape[:0:-1] * 2) / torch.tensor(size * 2)
 
 
 def _whole(size: tuple[int, int]) -> Tensor:

@@ -26,6 +26,7 @@ class Progress:
     best_score: float = -math.inf  # highest so far
     best_epoch: int = 0  # whose weights have it
     best_step: int = -1  # of its checkpoint
+    stopped: bool = False  # by the caller's `on_epoch`
 
 
 class Checkpoints:

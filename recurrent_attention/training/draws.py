@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from recurrent_attention._workers import leave_signals
@@ -49,11 +50,15 @@ class Draws(Dataset[tuple[Any, ...]]):
 class EpochOrder(Sampler[tuple[int, int]]):
     """Go over (epoch, index), in an order that seed and epoch decide on, from any place in it.
 
-    `data` is as long as the epoch. Without `shuffle` the order is that of the data.
+    `data` is as long as the epoch. Without `shuffle` the order is that of the data. With `weights`,
+    one for each sample, samples are drawn by these instead, with repetition.
     """
 
-    def __init__(self, data: Sized, seed: int, *, shuffle: bool) -> None:
+    def __init__(
+        self, data: Sized, seed: int, *, shuffle: bool, weights: Tensor | None = None
+    ) -> None:
         self.length = len(data)
+        self.weights = weights
         self.seed = seed
         self.shuffle = shuffle
         self.epoch = 0
@@ -70,7 +75,13 @@ class EpochOrder(Sampler[tuple[int, int]]):
         order: Sequence[int] = range(self.length)
         if self.shuffle:
             generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch, "order"))
-            order = torch.randperm(self.length, generator=generator).tolist()
+            if self.weights is None:
+                order = torch.randperm(self.length, generator=generator).tolist()
+            else:  # torch's multinomial takes 2^24 samples at most
+                sums = self.weights.double().cumsum(0)
+                drawn = torch.rand(self.length, dtype=torch.float64, generator=generator)
+                places = torch.searchsorted(sums, drawn * sums[-1], right=True)
+                order = places.clamp_(max=self.length - 1).tolist()
         for index in order[self.first :]:
             yield self.epoch, index
 

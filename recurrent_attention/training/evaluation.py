@@ -63,11 +63,15 @@ class Scores(nn.Module):
         self.to(device)
         self.num_images = 0
 
-    def update(self, output: TwoStreamOutput, labels: Tensor, loss_of: TwoStreamLoss) -> None:
-        """Count a batch of all processes."""
+    def update(self, output: TwoStreamOutput, targets: Tensor, loss_of: TwoStreamLoss) -> None:
+        """Count a batch of all processes.
+
+        Targets are labels (b), or of mixed pictures (b k), of which the larger part counts.
+        """
         output = TwoStreamOutput._make(t if t is None else t.detach().float() for t in output)
-        self.metrics["loss"].update(loss_of(output, labels), len(labels))
-        self.num_images += len(labels)
+        self.metrics["loss"].update(loss_of(output, targets), len(targets))
+        self.num_images += len(targets)
+        labels = targets.argmax(dim=1) if targets.is_floating_point() else targets
         for stream, logits in (
             ("global", output.global_logits),
             ("local", output.local_logits),

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from recurrent_attention._modes import eval_view
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.augmentation import name_of_augment
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
 from recurrent_attention.training.networks import in_dtype_of
@@ -78,6 +79,11 @@ def frozen_features(
     random cannot be kept: they are a ValueError.
     """
     for part in data.parts:
+        if part.train and part.augment is not None:
+            raise ValueError(
+                "Expected data for frozen backbones to show pictures as they are, whose features "
+                f"can be kept, but got augment={name_of_augment(part.augment)}. Pass augment=None."
+            )
         if part.train and part.crop_scale is not None:
             raise ValueError(
                 "Expected data for frozen backbones to show whole pictures, whose features can be "

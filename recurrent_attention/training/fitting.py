@@ -12,11 +12,19 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.training.feature_store import digest_of
 from recurrent_attention.training.features import frozen_features
-from recurrent_attention.training.loop import TrainingLoop
-from recurrent_attention.training.networks import Heads, Streams, lent, own_training
+from recurrent_attention.training.loop import OnBatch, OnEpoch, TrainingLoop
+from recurrent_attention.training.networks import (
+    Heads,
+    Streams,
+    checkpointed,
+    lent,
+    own_training,
+)
+from recurrent_attention.training.optimization import backbone_parameters, check_trainable
 from recurrent_attention.training.processes import Device, Resources
-from recurrent_attention.training.recipe import Recipe, backbone_parameters, check_trainable
+from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.run_folder import RunFolder
+from recurrent_attention.training.tracking import Trackers, checked_trackers
 from recurrent_attention.training.views import views_of
 
 
@@ -42,6 +50,9 @@ def fit(
     run_folder: RunFolder | None = None,
     resume: bool = False,
     cache_dir: str | Path | None = None,
+    on_epoch: OnEpoch | None = None,
+    on_batch: OnBatch | None = None,
+    trackers: Trackers = None,
     device: Device = "auto",
     num_workers: int = 0,
     progress: bool = True,
@@ -75,6 +86,14 @@ def fit(
             data and recipe must be those of the checkpoint, and the processes as many; a recipe
             with steps may have more epochs than before.
         cache_dir: keeps the features of frozen backbones; None keeps them in memory.
+        on_epoch: called in the main process after each epoch with its line of metrics, a
+            dictionary; the model holds the weights that were measured. If it returns True, the
+            training ends there, with the best epoch so far.
+        on_batch: called in the main process after each batch with `epoch`, `batch` of `batches`,
+            `loss` and the learning rates `lr`.
+        trackers: names of Accelerate's trackers ("tensorboard", "wandb", "mlflow", "trackio" and
+            more) or `accelerate.tracking.GeneralTracker`s; they get each epoch's metrics. Files go
+            into the run folder.
         device: "auto" takes an accelerator if there is one.
         num_workers: processes that read pictures.
         progress: show bars.
@@ -84,7 +103,8 @@ def fit(
 
     Raises:
         ValueError: if classes are not the model's, there is nothing to train or to train on, the
-            device is not there, or a checkpoint is damaged or of another training.
+            device or a tracker is not there, `patience` has no validation data to count on, or a
+            checkpoint is damaged or of another training.
         TypeError: if the data are no `TwoStreamDataset`.
         FloatingPointError: if the loss or a weight is no longer finite. It names epoch, update,
             learning rate and pictures; the last good checkpoint stays.
@@ -103,7 +123,13 @@ def fit(
         validation = views_of(
             model, validation_data, "validation_data", class_names=names, stacklevel=2
         )
+    elif recipe.patience is not None:
+        raise ValueError(
+            f"Expected `validation_data` to stop after patience={recipe.patience} epochs without a "
+            "better one, but got None. Pass some, or patience=None."
+        )
     check_trainable(model)
+    folder = None if run_folder is None else run_folder.path
     resources = Resources(
         model,
         device=device,
@@ -112,12 +138,15 @@ def fit(
         cache_dir=cache_dir,
         precision=recipe.precision,
         accumulation_steps=recipe.accumulation_steps,
+        trackers=checked_trackers(trackers, folder),
+        tracked_in=folder,
     )
     frozen = backbone_parameters(model) if recipe.freeze else []
     with (
         own_training(model.parameters()),
         lent(frozen, "requires_grad", False),
         kept_modes(model),  # if the training fails
+        checkpointed(model, recipe.grad_checkpointing),
     ):
         network: nn.Module = Streams(model)
         shown: list[Any] = [training, validation]
@@ -145,9 +174,12 @@ def fit(
             train_data=shown[0],
             validation_data=shown[1],
             names=training.names,
+            labels=training.labels,
             recipe=recipe,
             identity=json.loads(json.dumps(identity)),  # tuples become lists, as in the file
             run_folder=run_folder,
+            on_epoch=on_epoch,
+            on_batch=on_batch,
         )
         if resume:
             loop.resume()

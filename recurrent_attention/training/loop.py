@@ -2,7 +2,8 @@
 
 import math
 import time
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.training.averaging import WeightAverage, trained_weights
 from recurrent_attention.training.checkpoints import Progress, check_identity
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly, seed_of
 from recurrent_attention.training.evaluation import (
@@ -22,12 +24,18 @@ from recurrent_attention.training.evaluation import (
     run_evaluation,
     show_scores,
 )
+from recurrent_attention.training.mixing import class_weights, mix
 from recurrent_attention.training.networks import train_pass
+from recurrent_attention.training.optimization import Schedule, build_optimizer
 from recurrent_attention.training.processes import Resources, Termination, end_process, from_main
-from recurrent_attention.training.recipe import Recipe, build_optimizer, build_schedule
+from recurrent_attention.training.recipe import Recipe
+from recurrent_attention.training.records import line_of, validation_record
 from recurrent_attention.training.run_folder import RunFolder
+from recurrent_attention.training.tracking import start_tracking, track_epoch
 
 CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
+OnEpoch = Callable[[dict[str, Any]], bool | None]
+OnBatch = Callable[[dict[str, Any]], None]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -35,7 +43,7 @@ class TrainingLoop:
     """Train and validate epoch by epoch; write a checkpoint after each, and when asked to end.
 
     `network` is the model, or its heads alone for frozen features; the data give (image, patches,
-    label), or (features, features, label). `names` are of the training pictures, for messages.
+    label), or (features, features, label). `names` and `labels` are of the training pictures.
     `identity` must be the same for a checkpoint to fit; JSON can hold it.
     """
 
@@ -45,16 +53,30 @@ class TrainingLoop:
     train_data: Any
     validation_data: Any
     names: tuple[str, ...]
+    labels: tuple[int, ...]
     recipe: Recipe
     identity: dict[str, Any]
     run_folder: RunFolder | None
+    on_epoch: OnEpoch | None = None
+    on_batch: OnBatch | None = None
 
     def __post_init__(self) -> None:
         """Prepare network, optimiser and loaders, for a run from its beginning."""
         recipe, workers = self.recipe, self.resources.num_workers
         self.accelerator = accelerator = self.resources.accelerator
-        self.loss_of = TwoStreamLoss(recipe.local_weight, recipe.label_smoothing)
-        self.order = EpochOrder(self.train_data, recipe.seed, shuffle=True)
+        balance, labels = recipe.class_balance, torch.tensor(self.labels)
+        per_class = class_weights(labels, self.model.num_classes)
+        self.loss_of = TwoStreamLoss(
+            recipe.local_weight,
+            recipe.label_smoothing,
+            weight=per_class if balance == "loss" else None,
+        ).to(accelerator.device)
+        self.order = EpochOrder(
+            self.train_data,
+            recipe.seed,
+            shuffle=True,
+            weights=per_class[labels] if balance == "sampler" else None,
+        )
         self.pictures_per_batch = recipe.batch_size * accelerator.num_processes
         loader = loader_of(
             self.train_data,
@@ -69,7 +91,12 @@ class TrainingLoop:
         )
         self.batches_per_epoch = len(self.loader)
         updates = math.ceil(self.batches_per_epoch / recipe.accumulation_steps)
-        self.schedule = build_schedule(self.optimizer.optimizer, recipe, updates)
+        self.schedule = Schedule(self.optimizer.optimizer, recipe, updates)
+        self.average: WeightAverage | None = None
+        if recipe.ema_decay is not None:
+            self.average = WeightAverage(self.model, recipe.ema_decay, freeze=recipe.freeze)
+        if recipe.compile:
+            self.network.compile()
         self.validation_loader = None
         if self.validation_data is not None:
             self.validation_order = EpochOrder(self.validation_data, recipe.seed, shuffle=False)
@@ -97,14 +124,16 @@ class TrainingLoop:
         if self.progress.best_step >= 0:
             is_last = self.progress.best_step == steps[-1]
             best = state if is_last else checkpoints.load(self.progress.best_step)
-            self.model.load_state_dict(best["model"], strict=False)
-            self.best_weights = self._copy_weights()
+            self.best_weights = best["model" if self.average is None else "average"]
+            self.model.load_state_dict(self.best_weights, strict=False)
             # A kill may have come between a checkpoint and what is made from it.
             self.run_folder.save_model(self.model)
             self.run_folder.write_metrics(self.progress.history)
         self.model.load_state_dict(state["model"], strict=False)
         self.optimizer.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.schedule.go_to(state["schedule"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.scores.load_state_dict(state["scores"])
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
@@ -112,12 +141,26 @@ class TrainingLoop:
     def run(self) -> None:
         """Train to the end; the model holds the best epoch's weights afterwards."""
         # Where nothing can be saved, these signals end the process as ever.
-        with self.termination if self.run_folder is not None else nullcontext():
-            while self.progress.epoch <= self.recipe.epochs:
-                if self.progress.record is None:
-                    self._train()
-                self._close_epoch(self._validate())
+        start_tracking(self.accelerator, asdict(self.recipe))
+        try:
+            with self.termination if self.run_folder is not None else nullcontext():
+                while not self._is_over():
+                    if self.progress.record is None:
+                        self._train()
+                    with self._averaged():
+                        self._close_epoch(self._validate())
+        finally:
+            self.accelerator.end_training()
         self.model.load_state_dict(self.best_weights, strict=False)
+
+    def _is_over(self) -> bool:
+        at, patience = self.progress, self.recipe.patience
+        worse = at.epoch - 1 - at.best_epoch  # epochs since the best one
+        return at.epoch > self.recipe.epochs or at.stopped or (patience or math.inf) <= worse
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """Let the model have the weights that count, meanwhile."""
+        return nullcontext() if self.average is None else self.average.shown()
 
     def _train(self) -> None:
         """Train for an epoch, or for what is left of it."""
@@ -140,31 +183,58 @@ class TrainingLoop:
             place = (at.epoch, "batch", at.batches, accelerator.process_index)
             torch.manual_seed(seed_of(self.recipe.seed, *place))  # of dropout
             with accelerator.accumulate(self.network):
+                first, second, targets = self._mixed(first, second, labels)
                 output = train_pass(self.network, first, second, accelerator.num_processes)
-                loss = self.loss_of(output, labels)
+                loss = self.loss_of(output, targets)
                 save, end = self._look_around(loss, indices)
                 accelerator.backward(loss)
+                if accelerator.sync_gradients and self.recipe.clip_grad is not None:
+                    accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)
                 self.optimizer.step()
                 if accelerator.sync_gradients:
                     self.schedule.step()
                     at.step += 1
+                    if self.average is not None:
+                        self.average.update(at.step)
                 self.optimizer.zero_grad()
-            self.scores.update(*gather_output(accelerator.gather, output, labels), self.loss_of)
+            self.scores.update(*gather_output(accelerator.gather, output, targets), self.loss_of)
             show_scores(bar, self.scores)
             at.batches += 1
             at.seconds = time.perf_counter() - started
+            self._tell_batch(loss)
             if not accelerator.sync_gradients or at.batches == self.batches_per_epoch:
                 continue  # between two updates nothing can be saved; after the last one, it will be
             if save or end:
                 self._save()
             if end:
                 self._end(end)
-        at.record = {"epoch": at.epoch, "lr": self.schedule.get_last_lr()}
+        at.record = {"epoch": at.epoch, "lr": self.schedule.rates()}
         at.record |= {f"train_{name}": value for name, value in self.scores.compute().items()}
         at.record["seconds"] = round(at.seconds, 3)
         at.record["images_per_second"] = self.scores.num_images / at.seconds
         self.scores.reset()
         self._end_if_asked()
+
+    def _mixed(self, first: Tensor, second: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        """Mix a batch as the recipe says; without that, targets are the labels."""
+        recipe = self.recipe
+        if not recipe.mixup and not recipe.cutmix:
+            return first, second, labels
+        strengths = {"mixup": recipe.mixup, "cutmix": recipe.cutmix}
+        return mix(first, second, labels, self.model.num_classes, **strengths)
+
+    def _tell_batch(self, loss: Tensor) -> None:
+        if self.on_batch is not None and self.accelerator.is_main_process:
+            at = self.progress
+            place = {"epoch": at.epoch, "batch": at.batches, "batches": self.batches_per_epoch}
+            self.on_batch(place | {"loss": loss.item(), "lr": self.schedule.rates()})
+
+    def _tell_epoch(self, record: dict[str, Any]) -> bool:
+        """Call the user's function in the main process; return in all whether it ends the run."""
+        if self.on_epoch is None:
+            return False
+        on_epoch = self.on_epoch
+        return from_main(lambda: on_epoch(dict(record)) is True)
 
     def _validate(self) -> Evaluation | None:
         if self.validation_loader is None:
@@ -185,7 +255,7 @@ class TrainingLoop:
         assert at.record is not None
         record, score = at.record, float(at.epoch)  # without validation, the last is the best
         if found is not None:
-            record |= _validation_record(found, at.epoch)
+            record |= validation_record(found, at.epoch)
             score = -found.loss if self.recipe.choose_epoch_by == "loss" else found.fused_top1
         better = score > at.best_score
         if better:
@@ -199,7 +269,11 @@ class TrainingLoop:
                 self.run_folder.save_model(self.model)
             self.run_folder.write_metrics(at.history)
         if self.resources.progress:
-            tqdm.write(_line_of(record, self.recipe.epochs))
+            tqdm.write(line_of(record, self.recipe.epochs))
+        track_epoch(self.accelerator, record)
+        if self._tell_epoch(record):
+            at.stopped = True
+            self._save()
         if number := self._asked():
             self._end(number)
 
@@ -216,7 +290,7 @@ class TrainingLoop:
             raise FloatingPointError(
                 f"Expected a finite loss, but got {losses[~torch.isfinite(losses)][0].item()} in "
                 f"epoch {at.epoch}, batch {at.batches + 1} (update {at.step + 1}), at learning "
-                f"rate {self.schedule.get_last_lr()[-1]:.2g}, on the pictures {', '.join(names)}. "
+                f"rate {self.schedule.rates()[-1]:.2g}, on the pictures {', '.join(names)}. "
                 f"Lower the learning rate, train in fp32, or look at these pictures.{last}"
             )
         return bool(dues[0] > 0), int(asks.max())  # the main process's clock counts
@@ -248,8 +322,9 @@ class TrainingLoop:
                 "identity": self.identity,
                 "progress": asdict(self.progress),
                 "model": self._weights(),
+                "average": self.average.state_dict() if self.average is not None else None,
                 "optimizer": self.optimizer.optimizer.state_dict(),
-                "schedule": self.schedule.state_dict(),
+                "schedule": self.schedule.updates,
                 "scores": self.scores.state_dict(),
                 "scaler": scaler.state_dict() if scaler is not None else None,
             }
@@ -259,39 +334,12 @@ class TrainingLoop:
         self.accelerator.wait_for_everyone()
 
     def _weights(self) -> dict[str, Tensor]:
-        """Return the weights that are trained; those of frozen backbones stay as they are."""
-        frozen = ("global_backbone.", "local_backbone.") if self.recipe.freeze else ()
-        weights = self.model.state_dict()
-        return {name: weights[name] for name in weights if not name.startswith(frozen)}
+        """Return the weights that are trained, not their average."""
+        if self.average is not None:
+            return self.average.trained()
+        return trained_weights(self.model, freeze=self.recipe.freeze)
 
     def _copy_weights(self) -> dict[str, Tensor]:
-        return {name: tensor.clone() for name, tensor in self._weights().items()}
-
-
-def _validation_record(found: Evaluation, epoch: int) -> dict[str, float]:
-    """Return what an epoch's line of metrics says of the validation data; refuse NaN."""
-    if not math.isfinite(found.loss):
-        raise FloatingPointError(
-            f"Expected a finite loss on the validation data, but got {found.loss} after epoch "
-            f"{epoch}. Lower the learning rate, or train in fp32."
-        )
-    return {
-        "val_loss": found.loss,
-        "val_global": found.global_top1,
-        "val_local": found.local_top1,
-        "val_fused": found.fused_top1,
-        "val_images_per_second": found.images_per_second,
-    }
-
-
-def _line_of(record: dict[str, Any], epochs: int) -> str:
-    """Return an epoch as a line of text."""
-    parts = [
-        f"epoch {record['epoch']:>{len(str(epochs))}}/{epochs}",
-        f"loss {record['train_loss']:.3f}",
-    ]
-    for kind in ("train", "val"):
-        if f"{kind}_fused" in record:
-            values = [f"{100 * record[f'{kind}_{s}']:.1f}" for s in ("global", "local", "fused")]
-            parts.append(f"{kind} global {values[0]} local {values[1]} fused {values[2]}")
-    return "  ".join([*parts, f"{record['seconds']:.1f} s"])
+        """Return a copy of the weights that count."""
+        counting = self._weights() if self.average is None else self.average.state_dict()
+        return {name: tensor.clone() for name, tensor in counting.items()}

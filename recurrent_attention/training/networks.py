@@ -75,6 +75,20 @@ def lent(parameters: Iterable[nn.Parameter], attribute: str, value: Any) -> Iter
             setattr(parameter, attribute, own)
 
 
+@contextmanager
+def checkpointed(model: TwoStreamClassifier, enable: bool) -> Iterator[None]:
+    """Let both backbones compute again, meanwhile, what they would keep, if asked to."""
+    backbones = [model.global_backbone, model.local_backbone] if enable else []
+    before = [getattr(backbone.model, "grad_checkpointing", False) for backbone in backbones]
+    try:
+        for backbone in backbones:
+            backbone.set_grad_checkpointing(True)
+        yield
+    finally:
+        for backbone, was in zip(backbones, before, strict=True):
+            backbone.set_grad_checkpointing(bool(was))
+
+
 def train_pass(
     network: nn.Module, first: Tensor, second: Tensor, num_processes: int
 ) -> TwoStreamOutput:

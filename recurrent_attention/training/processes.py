@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar, cast
@@ -98,14 +98,21 @@ class Resources:
         cache_dir: str | Path | None = None,
         precision: str = "fp32",
         accumulation_steps: int = 1,
+        trackers: Sequence[Any] = (),
+        tracked_in: Path | None = None,
     ) -> None:
         with chosen_device(device) as cpu:
+            if precision == "auto":
+                has_it = not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+                precision = "bf16" if has_it else "fp32"
             # Accelerate keeps one state a process; another call's settings need a fresh one.
             AcceleratorState._reset_state(reset_partial_state=True)
             self.accelerator = Accelerator(
                 cpu=cpu,
                 mixed_precision="no" if precision == "fp32" else precision,
                 gradient_accumulation_steps=accumulation_steps,
+                log_with=list(trackers) or None,
+                project_dir=tracked_in,
             )
         self.num_workers = num_workers
         self.progress = progress and self.accelerator.is_main_process

@@ -13,14 +13,10 @@ from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
 from recurrent_attention.training.features import whole_features
 from recurrent_attention.training.networks import own_training
+from recurrent_attention.training.optimization import Schedule, check_trainable, optimizer_of
 from recurrent_attention.training.processes import Device, Resources, take_over_from_main
 from recurrent_attention.training.reading import WholePictures, fill_store, look_of
-from recurrent_attention.training.recipe import (
-    Recipe,
-    build_schedule,
-    check_trainable,
-    optimizer_of,
-)
+from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.views import labels_for
 
 
@@ -79,7 +75,7 @@ def fit_global_head(
     labels = torch.tensor(classes, device=accelerator.device)
     optimizer = optimizer_of([{"params": parameters, "lr": recipe.head_lr}], recipe)
     batches = max(1, len(labels) // recipe.batch_size)
-    schedule = build_schedule(optimizer, recipe, batches)
+    schedule = Schedule(optimizer, recipe, batches)
     with own_training(parameters), eval_view(model) as view:
         torch.manual_seed(recipe.seed)
         hidden = not resources.progress

@@ -1,20 +1,15 @@
-"""What a training run is made of: optimiser, learning rates, schedule, precision."""
+"""What a training run is made of: optimiser, learning rates, schedule, precision and more."""
 
 import math
 import numbers
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args, get_origin
 
-import torch
-from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
-
-from recurrent_attention.classifier import TwoStreamClassifier
+import timm.optim
 
 # The least and the most of a number, where that is not 0 and infinity.
-_LEAST = {"epochs": 1, "batch_size": 1, "accumulation_steps": 1, "seed": -math.inf}
-_MOST = {"momentum": 1, "label_smoothing": 1}
+_LEAST = {"epochs": 1, "batch_size": 1, "accumulation_steps": 1, "seed": -math.inf, "patience": 1}
+_MOST = {"momentum": 1, "label_smoothing": 1, "layer_decay": 1, "ema_decay": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,46 +20,73 @@ class Recipe:
         epochs: passes over the training pictures.
         batch_size: pictures in a batch, per process.
         accumulation_steps: batches whose gradients are summed before an update.
-        optimizer: "adamw", or "sgd" (with `momentum`).
+        optimizer: a name of `timm.optim.list_optimizers()`: "adamw", "lamb", "sgd" (with Nesterov's
+            momentum), "momentum" (SGD without it) and more.
         lr: learning rate of the backbones.
         head_lr: learning rate of all that is new: convolutions, attention and classifiers.
-        weight_decay: of every parameter.
+        layer_decay: by what the rate of a backbone's layer is multiplied for each layer above it,
+            in [0, 1]; 1 is one rate for all (`timm.optim.param_groups_layer_decay`).
+        weight_decay: of the weights.
+        decay_biases: decay biases and the parameters of norms as well.
         momentum: of SGD.
+        clip_grad: largest norm of all gradients together; None does not clip.
         schedule: "cosine" down to 0, or "steps" (times `decay_rate` at each of `decay_epochs`).
-        warmup_epochs: epochs of linear warm-up before the cosine.
+        warmup_epochs: epochs of linear warm-up before that.
         decay_epochs: of the step schedule.
         decay_rate: of the step schedule.
+        ema_decay: of an exponential moving average of the weights, which is then what is measured
+            and kept (`timm.utils.ModelEmaV3`, with its warm-up); None keeps the weights themselves.
         local_weight: lambda of the loss.
         label_smoothing: of both cross-entropies.
+        mixup: alpha of mixup, which blends pictures and their labels (`training.mixing`); 0 is
+            none. With `cutmix` each batch gets one of the two.
+        cutmix: alpha of cutmix, which pastes a part of one picture into another; 0 is none.
+        class_balance: for classes of unequal size: "loss" weighs each class by the inverse of its
+            number of pictures, "sampler" draws each class equally often, with repetition.
         choose_epoch_by: lowest "loss" of both streams on the validation data, or highest "fused"
             top-1. On a few hundred pictures the top-1 of an epoch is chance by some points, and the
             luckiest epoch came too early for the local stream (docs/lab/trials.md).
+        patience: end after so many epochs without a better one; None goes through all epochs.
         freeze: leave the backbones as they are and train the heads on their cached features.
-        precision: "fp32", or autocast to "bf16" or "fp16".
-        seed: of the data order, patches, crops and dropout.
+        grad_checkpointing: compute again in the backward pass what the forward pass would keep: a
+            third slower, with a fraction of the memory.
+        compile: run the network through `torch.compile`.
+        precision: "fp32", or autocast to "bf16" or "fp16"; "auto" is "bf16" on a GPU that has it,
+            and "fp32" elsewhere.
+        seed: of the data order, patches, crops, mixing and dropout.
 
     Raises:
-        ValueError: if a number is out of range.
+        ValueError: if a number is out of range, or a word is not known.
         TypeError: if something is no number.
     """
 
     epochs: int = 30
     batch_size: int = 32
     accumulation_steps: int = 1
-    optimizer: Literal["adamw", "sgd"] = "adamw"
+    optimizer: str = "adamw"
     lr: float = 1e-4
     head_lr: float = 1e-3
+    layer_decay: float = 1.0
     weight_decay: float = 0.05
+    decay_biases: bool = False
     momentum: float = 0.9
+    clip_grad: float | None = None
     schedule: Literal["cosine", "steps"] = "cosine"
     warmup_epochs: float = 1.0
     decay_epochs: tuple[int, ...] = (30, 60)
     decay_rate: float = 0.1
+    ema_decay: float | None = None
     local_weight: float = 1.0
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    class_balance: Literal["none", "loss", "sampler"] = "none"
     choose_epoch_by: Literal["loss", "fused"] = "loss"
+    patience: int | None = None
     freeze: bool = False
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    grad_checkpointing: bool = False
+    compile: bool = False
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -78,11 +100,26 @@ class Recipe:
                     raise ValueError(
                         f"Expected `{name}` to be one of {', '.join(allowed)}, but got {value!r}."
                     )
-            elif field.type is not bool:
+            elif name == "optimizer":
+                _check_optimizer(value)
+            elif field.type is bool:
+                if not isinstance(value, bool):
+                    raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}.")
+            elif value is not None or field.default is not None:
+                whole = field.type not in (float, float | None)
                 for number in value if name == "decay_epochs" else (value,):
-                    _check_number(name, number, whole=field.type is not float)
-            elif not isinstance(value, bool):
-                raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}.")
+                    _check_number(name, number, whole=whole)
+
+        idle = [
+            name
+            for name in ("mixup", "cutmix", "grad_checkpointing", "compile")
+            if self.freeze and getattr(self, name)
+        ]
+        if idle:
+            raise ValueError(
+                f"Expected `{idle[0]}` to be off with freeze=True, which trains heads on features "
+                f"and not on pictures, but got {getattr(self, idle[0])}. Leave one of them out."
+            )
 
     @classmethod
     def paper(cls, *, epochs: int = 90, batch_size: int = 32, seed: int = 0) -> "Recipe":
@@ -94,10 +131,11 @@ class Recipe:
         return cls(
             epochs=epochs,
             batch_size=batch_size,
-            optimizer="sgd",
+            optimizer="momentum",
             lr=1e-3,
             head_lr=1e-3,
             weight_decay=5e-4,
+            decay_biases=True,
             momentum=0.9,
             schedule="steps",
             warmup_epochs=0.0,
@@ -120,82 +158,11 @@ def _check_number(name: str, value: Any, *, whole: bool) -> None:
         raise ValueError(f"Expected `{name}` to be {limit}, but got {value}.")
 
 
-def backbone_parameters(model: TwoStreamClassifier) -> list[nn.Parameter]:
-    """List the parameters that a frozen run leaves alone."""
-    return [*model.global_backbone.parameters(), *model.local_backbone.parameters()]
-
-
-def check_trainable(model: TwoStreamClassifier) -> None:
-    """Refuse weights in float16, of which an optimiser's averages underflow."""
-    if next(model.parameters()).dtype == torch.float16:
+def _check_optimizer(name: Any) -> None:
+    timms: Any = timm.optim
+    known = timms.list_optimizers()
+    if name not in known:
         raise ValueError(
-            "Expected weights in float32, bfloat16 or float64 to train, but got torch.float16, in "
-            "which an optimiser's averages underflow. Call model.float(); Recipe(precision='fp16') "
-            "trains it in mixed precision."
+            f"Expected `optimizer` to be a name of timm.optim.list_optimizers(), such as adamw or "
+            f"sgd, but got {name!r}."
         )
-
-
-def build_optimizer(model: TwoStreamClassifier, recipe: Recipe) -> torch.optim.Optimizer:
-    """Build the optimiser, with one learning rate for the backbones and one for what is new.
-
-    It is over what requires a gradient, with the group of the new layers last; with `freeze` the
-    backbones get none. Refuse a model of which nothing is trained.
-    """
-    backbones = backbone_parameters(model)
-    known = {id(parameter) for parameter in backbones}
-    new = [parameter for parameter in model.parameters() if id(parameter) not in known]
-    groups: list[dict[str, Iterable[nn.Parameter] | float]] = []
-    for parameters, rate in (
-        ([] if recipe.freeze else backbones, recipe.lr),
-        (new, recipe.head_lr),
-    ):
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        if trained:
-            groups.append({"params": trained, "lr": rate})
-    if not groups:
-        raise ValueError(
-            "Expected the model to have a parameter that requires a gradient, but all of them are "
-            "frozen. Call requires_grad_() on what is to be trained."
-        )
-    return optimizer_of(groups, recipe)
-
-
-def optimizer_of(
-    groups: list[dict[str, Iterable[nn.Parameter] | float]], recipe: Recipe
-) -> torch.optim.Optimizer:
-    """Build the recipe's optimiser over groups of parameters, each with its rate."""
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
-
-
-def build_schedule(
-    optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per_epoch: int
-) -> LambdaLR:
-    """Build the learning rate's course; step it after each update of the optimiser."""
-
-    def factor(update: int) -> float:
-        return learning_rate_factor(recipe, update / updates_per_epoch, 1 / updates_per_epoch)
-
-    return LambdaLR(optimizer, factor)
-
-
-def learning_rate_factor(recipe: Recipe, epoch: float, update: float = 0.0) -> float:
-    """Return by what the learning rates are multiplied at a point of the training, in [0, 1].
-
-    `epoch` counts the epochs done so far, in [0, epochs]; `update` is the length of one update in
-    epochs, so that the warm-up does not begin at 0.
-
-    Example:
-        >>> recipe = Recipe(epochs=11, warmup_epochs=1)
-        >>> [round(learning_rate_factor(recipe, epoch), 2) for epoch in (0.5, 1, 6, 11)]
-        [0.5, 1.0, 0.5, 0.0]
-    """
-    if recipe.schedule == "steps":
-        passed = sum(epoch >= limit - 1e-9 for limit in recipe.decay_epochs)
-        return recipe.decay_rate**passed
-    warmup = min(recipe.warmup_epochs, recipe.epochs)
-    if epoch < warmup:
-        return min(1.0, (epoch + update) / warmup)
-    progress = (epoch - warmup) / max(recipe.epochs - warmup, 1e-9)
-    return 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))

@@ -12,6 +12,7 @@ from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from recurrent_attention._errors import listed
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.augmentation import name_of_augment
 from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.data.two_stream import TwoStreamDataset
 
@@ -61,7 +62,9 @@ class Views(Dataset[tuple[Any, ...]]):
             digest.update(f"{name}\0{label}\0".encode("utf-8", "surrogateescape"))
             digest.update(part.boxes[name].contiguous().numpy().tobytes())
         for part in self.parts:
-            shown = {k: v for k, v in vars(part).items() if k not in ("pictures", "boxes")}
+            left_out = ("pictures", "boxes", "augment")
+            shown = {k: v for k, v in vars(part).items() if k not in left_out}
+            shown["augment"] = name_of_augment(part.augment)
             digest.update(json.dumps(shown, sort_keys=True, default=str).encode())
         return f"{len(self)} pictures, {digest.hexdigest()[:16]}"
 

@@ -62,7 +62,7 @@ def test_frozen_and_the_papers_protocol(job, small, tmp_path, capsys):
     assert paper["chosen_on"] == "test"
     assert "The best epoch was picked on the test set" in printed
     recipe = json.loads((tmp_path / "paper" / "config.json").read_text())["recipe"]
-    expected = {"optimizer": "sgd", "lr": 1e-3, "head_lr": 1e-3, "weight_decay": 5e-4}
+    expected = {"optimizer": "momentum", "lr": 1e-3, "head_lr": 1e-3, "weight_decay": 5e-4}
     assert {name: recipe[name] for name in expected} == expected
     config = json.loads((tmp_path / "paper" / "model" / "config.json").read_text())
     assert config["global_head"] == "conv"

@@ -7,7 +7,7 @@ from PIL import Image
 
 from recurrent_attention.data import PictureFolder, TwoStreamDataset
 from recurrent_attention.training import FitResult
-from recurrent_attention.training.recipe import build_optimizer, build_schedule
+from recurrent_attention.training.optimization import Schedule, build_optimizer
 
 SIDE = 64
 TINY = ["--backbone", "test_resnet", "--image-size", str(SIDE), "--patch-size", "32"]
@@ -139,10 +139,10 @@ def test_sgd_and_its_steps(asked):
     assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
     assert {group["weight_decay"] for group in optimizer.param_groups} == {5e-4}
     assert (recipe.batch_size, recipe.label_smoothing, recipe.local_weight) == (32, 0, 1)
-    schedule = build_schedule(optimizer, recipe, updates_per_epoch=2)
+    schedule = Schedule(optimizer, recipe, updates_per_epoch=2)
     rates = []
     for _ in range(2 * recipe.epochs):
-        rates.append(schedule.get_last_lr()[0])
+        rates.append(schedule.rates()[0])
         optimizer.step()
         schedule.step()
     wanted = [1e-3] * 60 + [1e-4] * 60 + [1e-5] * 60

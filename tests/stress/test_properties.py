@@ -32,7 +32,7 @@ from recurrent_attention.images import open_picture
 from recurrent_attention.ops import crop_patches, saliency
 from recurrent_attention.training import Recipe
 from recurrent_attention.training.draws import EpochOrder, seed_of
-from recurrent_attention.training.recipe import learning_rate_factor
+from recurrent_attention.training.optimization import Schedule, optimizer_of
 
 few = settings(
     max_examples=15,
@@ -337,7 +337,10 @@ def test_any_crop_keeps_patches_in_the_image(colored_pictures, scale, patches, s
 )
 def test_learning_rates_stay_between_zero_and_the_given_one(epochs, warmup, schedule, share):
     recipe = Recipe(epochs=epochs, warmup_epochs=warmup, schedule=schedule)
-    assert 0 <= learning_rate_factor(recipe, share * epochs) <= 1
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": 1.0}]
+    course = Schedule(optimizer_of(groups, recipe), recipe, updates_per_epoch=7)
+    course.go_to(round(share * epochs * 7))
+    assert 0 <= course.rates()[0] <= 1
 
 
 @many

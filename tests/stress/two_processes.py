@@ -63,7 +63,9 @@ def run(folder: Path) -> None:
     found["trained"] = model.state_dict(), result.history
 
     data = [TwoStreamDataset(some.pictures, some.boxes, **shown(some)) for some in data]
-    recipe = Recipe(epochs=3, batch_size=8 // count, head_lr=1e-2, optimizer="sgd", freeze=True)
+    recipe = Recipe(
+        epochs=3, batch_size=8 // count, head_lr=1e-2, optimizer="momentum", freeze=True
+    )
     cache = folder / f"cache-{count}"
     model = make_model()
     result = fit(model, *data, recipe=recipe, cache_dir=cache, **QUIET)

@@ -26,12 +26,12 @@ from recurrent_attention.training import (
 from recurrent_attention.training.feature_store import FeatureStore
 from recurrent_attention.training.features import frozen_features
 from recurrent_attention.training.networks import Heads
-from recurrent_attention.training.processes import Resources
-from recurrent_attention.training.recipe import (
+from recurrent_attention.training.optimization import (
+    Schedule,
     backbone_parameters,
     build_optimizer,
-    learning_rate_factor,
 )
+from recurrent_attention.training.processes import Resources
 from recurrent_attention.training.views import views_of
 
 QUIET = {"device": "cpu", "progress": False}
@@ -154,7 +154,7 @@ def test_accumulated_gradients_equal_one_large_batch(colored_pictures):
             pictures, boxes, image_size=32, patch_size=32, num_patches=2, train=True, flip=False
         )
         recipe = Recipe(
-            epochs=1, batch_size=batch_size, accumulation_steps=steps, optimizer="sgd",
+            epochs=1, batch_size=batch_size, accumulation_steps=steps, optimizer="momentum",
             momentum=0.0, weight_decay=0.0, head_lr=0.1, warmup_epochs=0, freeze=True,
         )  # fmt: skip
         fit(model, data, recipe=recipe, **QUIET)
@@ -342,14 +342,27 @@ def test_random_crops_cannot_be_frozen(colored_pictures):
 
 
 def test_cosine_and_step_schedules():
-    cosine = Recipe(epochs=12, warmup_epochs=2)
-    for epoch in range(13):
-        expected = epoch / 2 if epoch < 2 else 0.5 * (1 + math.cos(math.pi * (epoch - 2) / 10))
-        assert learning_rate_factor(cosine, epoch) == pytest.approx(expected)
-    assert learning_rate_factor(cosine, 0, update=0.1) == pytest.approx(0.05)
-    steps = Recipe.paper()
-    factors = [learning_rate_factor(steps, epoch) for epoch in (0, 29.99, 30, 59, 60, 89)]
-    assert factors == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    model = make_model()
+    recipe = Recipe(epochs=12, warmup_epochs=2, lr=0.5, head_lr=4.0, layer_decay=0.5)
+    optimizer = build_optimizer(model, recipe)
+    cosine = Schedule(optimizer, recipe, updates_per_epoch=3)
+    for update in range(36):
+        warm, rest = (update + 1) / 6, (update - 6) / 30
+        factor = warm if update < 6 else 0.5 * (1 + math.cos(math.pi * rest))
+        assert cosine.rates() == pytest.approx([0.5 * factor, 4 * factor])
+        for group in optimizer.param_groups:
+            rate = 0.5 if group["part"] == "backbones" else 4.0
+            assert group["lr"] == pytest.approx(rate * factor * group["lr_scale"])
+        cosine.step()
+    assert cosine.rates() == pytest.approx([0, 0])
+
+    recipe = Recipe.paper()
+    steps = Schedule(build_optimizer(model, recipe), recipe, updates_per_epoch=2)
+    found = []
+    for update in (0, 59, 60, 119, 120, 179):
+        steps.go_to(update)
+        found.append(steps.rates()[0] / recipe.lr)
+    assert found == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_the_papers_recipe():
@@ -366,8 +379,11 @@ def test_new_layers_have_their_own_learning_rate():
     recipe = Recipe(lr=1e-5, head_lr=1e-2)
     optimizer = build_optimizer(model, recipe)
     rate_of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    decays = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     for name, parameter in model.named_parameters():
         assert rate_of[id(parameter)] == (1e-5 if "backbone" in name else 1e-2), name
+        decayed = parameter.ndim > 1
+        assert decays[id(parameter)] == (0.05 if decayed else 0.0), name
     frozen = build_optimizer(model, Recipe(freeze=True))
     theirs = {id(p) for group in frozen.param_groups for p in group["params"]}
     assert not theirs & {id(p) for p in backbone_parameters(model)}

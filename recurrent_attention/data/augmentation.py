@@ -1,0 +1,128 @@
+"""Transforms of the user's, on a picture and its boxes together: `TwoStreamDataset(augment=...)`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torchvision import tv_tensors
+
+Augment = Callable[..., Any]
+MIN_VISIBLE = 0.5  # a box counts while half of it is left; less shows another part
+
+
+def takes_boxes(augment: Augment, channels: int) -> bool:
+    """Try a transform on a small picture with a box, and refuse what cannot be used.
+
+    Args:
+        augment: called with a `tv_tensors.Image` (c h w) uint8 and `tv_tensors.BoundingBoxes`.
+        channels: c.
+
+    Returns:
+        True if it takes both; False if it takes pictures alone, as torchvision's `RandAugment` and
+        its kin do, which move pixels without saying where to.
+
+    Raises:
+        TypeError: if it takes neither, or returns something else.
+    """
+    pixels, boxes = torch.zeros(channels, 64, 64, dtype=torch.uint8), torch.tensor([[8.0] * 4])
+    boxes[:, 2:] += 40
+    with torch.random.fork_rng(devices=[]):
+        try:
+            augment_picture(augment, pixels, boxes)
+        except TypeError as refused:
+            try:
+                _checked(augment(tv_tensors.Image(pixels)), channels)
+            except (TypeError, ValueError, RuntimeError):
+                raise refused from None
+            return False
+    return True
+
+
+def augment_picture(augment: Augment, pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Transform a picture and the boxes on it together.
+
+    Args:
+        augment: takes and returns a `tv_tensors.Image` and `tv_tensors.BoundingBoxes`, as all of
+            `torchvision.transforms.v2` does.
+        pixels: (c h w) uint8.
+        boxes: (n 4) xyxy in pixels.
+
+    Returns:
+        The picture, possibly of another size, and the boxes on it that are at least half as
+        visible as the most visible one, in their order; none if it shows none of them.
+
+    Raises:
+        TypeError: if `augment` does not return the two, or pixels of another type.
+    """
+    canvas = (pixels.shape[1], pixels.shape[2])
+    places = tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas)
+    found = augment(tv_tensors.Image(pixels), places)
+    if not isinstance(found, Sequence) or len(found) != 2 or not isinstance(found[1], Tensor):
+        raise TypeError(
+            "Expected `augment` to return a picture and its boxes, as transforms of "
+            f"torchvision.transforms.v2 do, but got {type(found).__name__}."
+        )
+    image = _checked(found[0], len(pixels))
+    moved = found[1].as_subclass(Tensor).to(boxes.dtype)
+    height, width = image.shape[1:]
+    moved = moved.clamp(min=0).minimum(moved.new_tensor([width, height, width, height]))
+    left = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])
+    if len(moved) == len(boxes):
+        before = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        left = left / before.clamp(min=1e-6)
+        seen = (left > 0) & (left >= MIN_VISIBLE * left.max())
+    else:  # the transform has left some out by itself
+        seen = left > 0
+    return image, moved[seen]
+
+
+def augment_view(
+    augment: Augment, view: Tensor, mean: Sequence[float], std: Sequence[float]
+) -> Tensor:
+    """Transform a normalised view (c h w) by a transform that takes pictures alone.
+
+    Args:
+        augment: takes and returns a `tv_tensors.Image` (c h w) uint8 of one size.
+        view: normalised.
+        mean: per channel, with which it was normalised.
+        std: per channel.
+
+    Returns:
+        The view, normalised again.
+
+    Raises:
+        TypeError: if `augment` returns pixels of another type, or another size.
+    """
+    shift, scale = (rearrange(torch.tensor(list(v)), "c -> c 1 1") for v in (mean, std))
+    pixels = ((view * scale + shift) * 255).round().clamp(0, 255).to(torch.uint8)
+    found = _checked(augment(tv_tensors.Image(pixels)), len(view))
+    if found.shape != view.shape:
+        raise TypeError(
+            f"Expected `augment` to leave views of {tuple(view.shape)} their size, but got "
+            f"{tuple(found.shape)}."
+        )
+    return (found.float() / 255 - shift) / scale
+
+
+def name_of_augment(augment: Augment | None) -> str:
+    """Name a transform, the same in every process: by what it is and holds, or by its name."""
+    if augment is None or isinstance(augment, nn.Module):
+        return repr(augment)
+    kind = augment if hasattr(augment, "__qualname__") else type(augment)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _checked(image: Any, channels: int) -> Tensor:
+    if not isinstance(image, Tensor) or image.dtype != torch.uint8 or image.ndim != 3:
+        kind = f"{image.dtype}" if isinstance(image, Tensor) else type(image).__name__
+        raise TypeError(
+            f"Expected `augment` to return a picture (c, h, w) of uint8, but got {kind}. Leave "
+            "ToDtype and Normalize out: pictures are normalised afterwards, as the model wants."
+        )
+    if len(image) != channels:
+        raise TypeError(
+            f"Expected `augment` to leave a picture its {channels} channels, but got {len(image)}."
+        )
+    return image.as_subclass(Tensor)
