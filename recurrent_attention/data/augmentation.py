@@ -1,4 +1,4 @@
-"""Transforms of the user's, on a picture and its boxes together: `TwoStreamDataset(augment=...)`."""
+"""Transforms of the user's, on a picture and its boxes together."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

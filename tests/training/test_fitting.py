@@ -394,10 +394,20 @@ def test_new_layers_have_their_own_learning_rate():
     [
         ({"epochs": 0}, "Expected `epochs` to be at least 1, but got 0."),
         ({"lr": float("nan")}, "Expected `lr` to be at least 0 and finite, but got nan."),
-        ({"optimizer": "lamb"}, "Expected `optimizer` to be one of adamw, sgd, but got 'lamb'."),
+        (
+            {"optimizer": "adamwow"},
+            "Expected `optimizer` to be a name of timm.optim.list_optimizers(), such as adamw or "
+            "sgd, but got 'adamwow'.",
+        ),
+        (
+            {"freeze": True, "mixup": 0.2},
+            "Expected `mixup` to be off with freeze=True, which trains heads on features and not "
+            "on pictures, but got 0.2. Leave one of them out.",
+        ),
+        ({"patience": 0}, "Expected `patience` to be at least 1, but got 0."),
         (
             {"precision": "int8"},
-            "Expected `precision` to be one of fp32, bf16, fp16, but got 'int8'.",
+            "Expected `precision` to be one of auto, fp32, bf16, fp16, but got 'int8'.",
         ),
     ],
 )
