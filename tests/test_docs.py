@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.pages import python_of, run
 
 import recurrent_attention
 from recurrent_attention.export.onnx import OLDEST_TORCH
@@ -13,16 +14,10 @@ from recurrent_attention.export.onnx import OLDEST_TORCH
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 PAGES = sorted(
-    page for page in (ROOT / "docs").rglob("*.md") if "```python\n" in page.read_text("utf-8")
+    page
+    for page in (ROOT / "docs").rglob("*.md")
+    if python_of(page) and page.stem != "loops"  # that one is run by test_loops.py
 )
-
-
-def python_of(page):
-    return re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
-
-
-def run(code, where, names):
-    exec(compile(code, where, "exec"), names)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.decoding import BadPicture
 from recurrent_attention.data.dogs import StanfordDogs
 from recurrent_attention.data.folder import PictureFolder
+from recurrent_attention.data.items import PictureItems
 from recurrent_attention.data.listing import pictures_under
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.data.two_stream import TwoStreamDataset, TwoStreamSample
@@ -20,6 +21,7 @@ __all__ = [
     "BadPicture",
     "CheckReport",
     "PictureFolder",
+    "PictureItems",
     "Pictures",
     "Problem",
     "StanfordDogs",

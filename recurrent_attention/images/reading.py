@@ -100,11 +100,14 @@ def open_picture(
         return _decoded(picture, reduction, mode)
 
 
-def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def picture_size(
+    source: str | os.PathLike[str] | IO[bytes], *, name: str | None = None
+) -> tuple[int, int]:
     """Read width and height of the upright picture from the file's header, without decoding it.
 
     Args:
-        path: of the file.
+        source: a path, or a file opened in binary mode, which stays where it is.
+        name: what to call the source in a message, beside its path.
 
     Returns:
         (width, height) in pixels.
@@ -113,11 +116,15 @@ def picture_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is no picture.
     """
-    with _open(path) as picture:
-        width, height = picture.size
-        # Orientations 5 to 8 swap the axes; of a TIFF file Pillow gives the upright size itself.
-        turned = picture.format != "TIFF" and _orientation(picture) >= 5
-        return (height, width) if turned else (width, height)
+    if isinstance(source, str | os.PathLike):
+        with _open(source, name) as picture:
+            return _upright_size(picture)
+    with (
+        _one_sentence(f"in {name or 'the open file'}"),
+        _rewindable(source) as file,
+        _identify(file) as picture,
+    ):
+        return _upright_size(picture)
 
 
 def picture_suffixes() -> frozenset[str]:
@@ -213,6 +220,13 @@ def _upright(picture: Image.Image, mode: Mode, *, copy: bool = True) -> Image.Im
         found = _in_mode(picture if turn is None else picture.transpose(turn), mode, white)
     found.info = {}  # it holds the old orientation, which a second reader would apply again
     return found
+
+
+def _upright_size(picture: Image.Image) -> tuple[int, int]:
+    width, height = picture.size
+    # Orientations 5 to 8 swap the axes; of a TIFF file Pillow gives the upright size itself.
+    turned = picture.format != "TIFF" and _orientation(picture) >= 5
+    return (height, width) if turned else (width, height)
 
 
 def _orientation(picture: Image.Image) -> int:
