@@ -25,7 +25,7 @@ from recurrent_attention.inference.sheet import (
 from recurrent_attention.network import TwoStreamNetwork
 
 # Inches. At `DPI` these are more pixels than the page shows at 1280, enough for a sharp screen.
-PICTURE, PATCH, GAP, HEADING, BELOW = 6.4, 3.0, 0.12, 0.32, 0.08
+PICTURE, PATCH, GAP, HEADING, BELOW = 6.4, 3.0, 0.12, 0.36, 0.1
 SCALE, RIGHT = 0.12, 0.62  # width of the colour scale, and of all that is right of the map
 DPI = 150
 NUMBER = 9.0  # points
@@ -208,14 +208,14 @@ def draw_look(looks: Looks, group: int, look: int) -> Figure:
     size: dict[str, Any] = {"size": 10.5}
     left = sheet.axes(GAP, HEADING, PATCH, height, color)
     left.imshow(pixels, aspect="auto")
-    sheet.text(GAP + PATCH / 2, 0.08, f"patch {patch + 1}", **size, color=color, weight="bold")
+    sheet.text(GAP + PATCH / 2, 0.1, f"patch {patch + 1}", **size, color=color, weight="bold")
     x = 2 * GAP + PATCH
     right = sheet.axes(x, HEADING, PATCH, height)
     peak = float(looks.maps.max())
     offset = looks.found.cell_offsets()[1]
     shown = overlay(right, pixels, looks.maps[group, look], peak, cell_offset=offset)
     heading = "what speaks for it" if looks.by_patch else f"look {look + 1}"
-    sheet.text(x + PATCH / 2, 0.08, heading, **size)
+    sheet.text(x + PATCH / 2, 0.1, heading, **size)
     sheet.scale(shown, x + PATCH + GAP, HEADING, SCALE, height, peak)
     return sheet.figure
 

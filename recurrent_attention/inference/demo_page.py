@@ -20,6 +20,7 @@ from recurrent_attention.inference.explanation import Explanation
 from recurrent_attention.network import TwoStreamNetwork
 
 KEPT_SECONDS = 3600  # how long dropped and drawn pictures stay on disk, at most, while it runs
+DROP_HEIGHTS = 280, 130  # pixels of the place to drop pictures, before the first and after it
 
 
 class DemoPage:
@@ -34,7 +35,7 @@ class DemoPage:
         with self.blocks:
             gradio.HTML(tables.heading(title, self.about(), level=1))
             self.file = gradio.File(
-                label="Drop a picture here", height=140, elem_id="drop", show_label=True
+                label="Drop a picture here", height=DROP_HEIGHTS[0], elem_id="drop"
             )
             self.message = gradio.HTML(visible=False, elem_id="message")
             self.welcome = gradio.HTML(tables.WELCOME)
@@ -93,16 +94,26 @@ class DemoPage:
         )
         with gradio.Row():
             self.target = gradio.Dropdown(
-                label="Class to explain", elem_id="target", interactive=True, min_width=220
+                label="Class to explain", elem_id="target", interactive=True, scale=3, min_width=220
             )
-            self.group = gradio.Radio(label="Patch", elem_id="patch", interactive=True)
+            self.group = gradio.Radio(
+                label="Patch", elem_id="patch", interactive=True, scale=4, min_width=280
+            )
             self.look = gradio.Slider(
-                1, 2, 1, step=1, label="Look", elem_id="look", interactive=True, min_width=220
+                1,
+                2,
+                1,
+                step=1,
+                label="Look",
+                elem_id="look",
+                interactive=True,
+                scale=3,
+                min_width=220,
             )
         with gradio.Row():
-            with gradio.Column(scale=6, min_width=300):
-                self.shown = self.image("shown", "Look", ["fullscreen"])
-            with gradio.Column(scale=5, min_width=300):
+            with gradio.Column(scale=4, min_width=300):
+                self.shown = self.image("shown", "Look", [])
+            with gradio.Column(scale=3, min_width=300):
                 self.rows = gradio.HTML(elem_id="rows")
 
     def connect(self) -> None:
@@ -125,7 +136,7 @@ class DemoPage:
 
     def on_file(self, path: str) -> dict[Any, Any]:
         """Answer a dropped file."""
-        ready = {self.file: gradio.File(value=None)}  # for the next picture
+        ready = {self.file: gradio.File(value=None, height=DROP_HEIGHTS[1])}  # for the next
         try:
             found = explain_file(self.model, path)
             explained = self.explained(found, first=True)
