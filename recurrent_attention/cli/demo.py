@@ -34,6 +34,7 @@ def demo(model: str, host: str, port: int | None, browser: bool) -> None:
     Its names with probabilities, its boxes, and look by look what speaks for a class. Ctrl-C ends
     it.
     """
+    page = None
     try:
         free = free_port(host, port)
         page = build_demo(TwoStreamClassifier.from_pretrained(model))
@@ -44,6 +45,8 @@ def demo(model: str, host: str, port: int | None, browser: bool) -> None:
         click.echo(f"{page.local_url} (Ctrl-C ends it)")
         threading.Event().wait()
     except KeyboardInterrupt:
+        if page is not None:
+            page.close(verbose=False)  # it deletes the pictures that were dropped
         sys.exit(INTERRUPTED)
 
 
