@@ -1,9 +1,11 @@
 """Subcommand for a page in the browser: demo."""
 
 import errno
+import os
 import socket
 import sys
 import threading
+from tempfile import TemporaryDirectory
 
 import click
 
@@ -34,19 +36,23 @@ def demo(model: str, host: str, port: int | None, browser: bool) -> None:
     Its names with probabilities, its boxes, and look by look what speaks for a class. Ctrl-C ends
     it.
     """
-    page = None
     try:
         free = free_port(host, port)
-        page = build_demo(TwoStreamClassifier.from_pretrained(model))
-        page.launch(
-            server_name=host, server_port=free, inbrowser=browser, share=False, quiet=True,
-            prevent_thread_lock=True,
-        )  # fmt: skip
-        click.echo(f"{page.local_url} (Ctrl-C ends it)")
-        threading.Event().wait()
+        loaded = TwoStreamClassifier.from_pretrained(model)
+        # Gradio leaves files of uploads behind; in a folder of their own they end with it.
+        with TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True) as folder:
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            page = build_demo(loaded)
+            page.launch(
+                server_name=host, server_port=free, inbrowser=browser, share=False, quiet=True,
+                prevent_thread_lock=True,
+            )  # fmt: skip
+            click.echo(f"{page.local_url} (Ctrl-C ends it)")
+            try:
+                threading.Event().wait()
+            finally:
+                page.close(verbose=False)
     except KeyboardInterrupt:
-        if page is not None:
-            page.close(verbose=False)  # it deletes the pictures that were dropped
         sys.exit(INTERRUPTED)
 
 

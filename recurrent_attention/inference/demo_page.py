@@ -16,7 +16,6 @@ from recurrent_attention.inference.demo_looks import (
     looks_of,
     pixels_of_figure,
 )
-from recurrent_attention.inference.explanation import Explanation
 from recurrent_attention.network import TwoStreamNetwork
 
 KEPT_SECONDS = 3600  # how long dropped and drawn pictures stay on disk, at most, while it runs
@@ -122,24 +121,24 @@ class DemoPage:
             "concurrency_limit": 1, "concurrency_id": "model", "api_visibility": "private",
         }  # fmt: skip
         look = [self.shown, self.rows]
-        explained = [self.found, self.target, self.group, self.look, *look, self.strip]
-        answered = [self.file, self.message, self.welcome, self.results]
-        answered += [self.headline, self.picture, self.classes, *explained]
+        explained = [self.found, *look, self.strip]
+        answered = [self.file, self.message, self.welcome, self.results, self.headline]
+        answered += [self.picture, self.classes, self.target, self.group, self.look, *explained]
+        chosen = [self.found, self.group, self.look]
         self.file.upload(self.on_file, self.file, answered, show_progress_on=self.file, **one)
         self.target.input(
-            self.on_target, [self.found, self.target], explained, show_progress_on=look, **one
+            self.on_target, [*chosen, self.target], explained, show_progress_on=look, **one
         )
-        chosen = [self.found, self.group, self.look]
         quick = {"show_progress": "hidden", "trigger_mode": "always_last"} | one
         self.group.input(self.on_look, chosen, look, **quick)
         self.look.input(self.on_look, chosen, look, **quick)
 
     def on_file(self, path: str) -> dict[Any, Any]:
-        """Answer a dropped file."""
+        """Answer a dropped file, and explain its answer from the first look on."""
         ready = {self.file: gradio.File(value=None, height=DROP_HEIGHTS[1])}  # for the next
         try:
-            found = explain_file(self.model, path)
-            explained = self.explained(found, first=True)
+            looks = looks_of(explain_file(self.model, path))
+            shown = self.explained(looks, 0, 1)
         except (OSError, ValueError, TypeError) as error:
             return ready | {
                 self.message: gradio.HTML(tables.sentence(str(error)), visible=True),
@@ -147,46 +146,43 @@ class DemoPage:
                 self.results: gradio.Column(visible=False),
                 self.found: None,
             }
-        looks = explained[self.found]
         share = float(looks.streams[0, looks.target])
         answer = f"{looks.names[looks.target]}, {100 * share:.1f} %"
-        return ready | explained | {
+        groups, count = looks.weights.shape
+        choices = [(name, index) for index, name in enumerate(looks.names)]
+        numbers = [(str(group + 1), group) for group in range(groups)]
+        kind = "Patch" if looks.by_patch else "Look"
+        return ready | shown | {
             self.message: gradio.HTML(visible=False),
             self.welcome: gradio.HTML(visible=False),
             self.results: gradio.Column(visible=True),
             self.headline: tables.heading(answer, f"What it says of {Path(path).name}."),
             self.picture: pixels_of_figure(draw_boxes(looks)),
             self.classes: tables.table_of_classes(looks),
+            self.target: gradio.Dropdown(choices, value=looks.target),
+            self.group: gradio.Radio(numbers, value=0, visible=groups > 1),
+            self.look: gradio.Slider(1, max(count, 2), 1, label=kind, visible=count > 1),
         }  # fmt: skip
 
-    def on_target(self, looks: Looks | None, target: int) -> dict[Any, Any]:
-        """Explain another class."""
-        if looks is None or target is None:
-            return {}
-        return self.explained(explain_again(self.model, looks.found, int(target)), first=False)
+    def on_target(
+        self, looks: Looks | None, group: int, look: int, target: int | None
+    ) -> dict[Any, Any]:
+        """Explain another class, at the look that is shown."""
+        if looks is None or target is None or target == looks.target:
+            return {}  # Gradio says one choice twice
+        return self.explained(looks_of(explain_again(self.model, looks.found, target)), group, look)
 
     def on_look(self, looks: Looks | None, group: int, look: int) -> dict[Any, Any]:
         """Show another look."""
         if looks is None:
             return {}
+        number = min(max(int(look or 1), 1), looks.weights.shape[1]) - 1  # as somebody typed it
         return {
-            self.shown: pixels_of_figure(draw_look(looks, group, look - 1)),
-            self.rows: tables.table_of_looks(looks, group, look - 1),
+            self.shown: pixels_of_figure(draw_look(looks, group, number)),
+            self.rows: tables.table_of_looks(looks, group, number),
         }
 
-    def explained(self, found: Explanation, *, first: bool) -> dict[Any, Any]:
-        """Show an explanation from its first look on."""
-        looks = looks_of(found)
-        groups, count = looks.weights.shape
-        choices = [(name, index) for index, name in enumerate(looks.names)]
-        numbers = [(str(group + 1), group) for group in range(groups)]
-        kind = "Patch" if looks.by_patch else "Look"
-        shown = {
-            self.found: looks,
-            self.group: gradio.Radio(numbers, value=0, visible=groups > 1),
-            self.look: gradio.Slider(1, max(count, 2), 1, label=kind, visible=count > 1),
-            self.strip: pixels_of_figure(found.figure()),
-        }
-        if first:
-            shown[self.target] = gradio.Dropdown(choices, value=looks.target)
-        return shown | self.on_look(looks, 0, 1)
+    def explained(self, looks: Looks, group: int, look: int) -> dict[Any, Any]:
+        """Show an explanation: the sheet, and one look."""
+        sheet = pixels_of_figure(looks.found.figure())
+        return {self.found: looks, self.strip: sheet} | self.on_look(looks, group, look)

@@ -182,7 +182,9 @@ def test_the_page_answers_and_then_explains_another_class(model, page, picture):
     assert shown[page.results].visible
     assert not shown[page.message].visible
     other = (looks.target + 1) % 5
-    again = page.on_target(looks, other)
+    again = page.on_target(looks, 0, 2, other)
+    assert again[page.rows] == table_of_looks(again[page.found], 0, 1)
+    assert page.on_target(again[page.found], 0, 2, other) == {}
     assert again[page.found].target == other
     drawn = [np.asarray(update[page.strip]) for update in (shown, again)]
     wanted = np.asarray(pixels_of_figure(model.explain(picture, target=other).figure()))
@@ -190,11 +192,11 @@ def test_the_page_answers_and_then_explains_another_class(model, page, picture):
     assert drawn[1].shape == wanted.shape
     assert np.abs(drawn[1].astype(int) - wanted).mean() < 0.1
     last = len(looks.weights[0])
-    moved = page.on_look(again[page.found], 0, last)
+    moved = page.on_look(again[page.found], 0, last + 7)  # typed, beyond the end
     assert moved[page.rows] == table_of_looks(again[page.found], 0, last - 1)
     wanted = pixels_of_figure(draw_look(again[page.found], 0, last - 1))
     assert np.array_equal(np.asarray(moved[page.shown]), np.asarray(wanted))
-    assert page.on_look(None, 0, 1) == page.on_target(None, 2) == {}
+    assert page.on_look(None, 0, 1) == page.on_target(None, 0, 1, 2) == {}
 
 
 @pytest.mark.parametrize(
@@ -229,7 +231,8 @@ def test_the_model_stays_as_it_is(picture):
     modes = [module.training for module in model.modules()]
     random = torch.random.get_rng_state()
     page = DemoPage(model, "Birds")
-    page.on_target(page.on_file(picture)[page.found], 2)
+    looks = page.on_file(picture)[page.found]
+    page.on_target(looks, 0, 1, (looks.target + 1) % 5)
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
