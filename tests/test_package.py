@@ -10,7 +10,16 @@ import pytest
 import recurrent_attention
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("accelerate", "matplotlib", "onnx", "onnxruntime", "onnxscript", "scipy", "torchmetrics")
+EXTRAS = (
+    "accelerate",
+    "gradio",
+    "matplotlib",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "scipy",
+    "torchmetrics",
+)
 
 
 def imported_after(statement):
@@ -20,7 +29,7 @@ def imported_after(statement):
 
 
 def test_import_brings_no_extra():
-    found = imported_after("import recurrent_attention, recurrent_attention.data")
+    found = imported_after("import recurrent_attention.cli, recurrent_attention.data")
     assert "timm" in found
     assert [name for name in EXTRAS if name in found] == []
 

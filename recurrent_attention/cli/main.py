@@ -6,7 +6,7 @@ import click
 
 from recurrent_attention._errors import printable
 from recurrent_attention._version import __version__
-from recurrent_attention.cli import models, pictures, training
+from recurrent_attention.cli import demo, models, pictures, training
 
 
 class OneSentence(click.Group):
@@ -33,6 +33,7 @@ for command in (
     pictures.explain,
     pictures.boxes,
     pictures.check,
+    demo.demo,
     models.backbone,
     models.export,
 ):

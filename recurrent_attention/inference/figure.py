@@ -1,5 +1,6 @@
 """The picture of an explanation: one strip that is understood at a glance; needs matplotlib."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -58,8 +59,11 @@ class _Strip:
         self.weights = own(found.step_weights)[order]
         self.num_patches, self.steps = self.weights.shape
         self.rows = min(self.num_patches, MAX_PATCHES)
-        self.patches = [self._pixels(patch) for patch in own(found.patches)[order[: self.rows]]]
-        self.scene = self._pixels(own(found.images))
+        look = found.mean, found.std
+        self.patches = [
+            pixels_of_view(one, *look) for one in own(found.patches)[order[: self.rows]]
+        ]
+        self.scene = pixels_of_view(own(found.images), *look)
         self.boxes: list[list[float]] = []
         image = found.pictures[index] if image is None else image
         if image is not None:
@@ -211,26 +215,6 @@ class _Strip:
         names = self.found.class_names
         return f"class {index}" if names is None else readable(names[index])
 
-    def _pixels(self, normalised: Tensor) -> Any:
-        """Undo the normalisation: (c h w) to an array (h w 3) in [0, 1].
-
-        One channel is shown as gray, four as colours over white, others as their mean, stretched
-        from black to white.
-        """
-        if len(normalised) == len(self.found.mean) and len(normalised) in (1, 3, 4):
-            mean, std = (
-                rearrange(torch.tensor(values), "c -> c 1 1")
-                for values in (self.found.mean, self.found.std)
-            )
-            pixels = (normalised * std + mean).clamp(0, 1)
-            if len(pixels) == 4:
-                pixels = pixels[:3] * pixels[3:] + 1 - pixels[3:]
-        else:
-            pixels = normalised.mean(0, keepdim=True)
-            pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp(min=1e-12)
-        pixels = pixels.expand(3, -1, -1).clamp(0, 1)
-        return rearrange(pixels, "c h w -> h w c").numpy()
-
 
 def draw_explanation(explanation: StreamMaps, index: int, image: Any = None) -> Figure:
     """Draw one image's explanation; see `Explanation.figure`.
@@ -249,6 +233,32 @@ def draw_explanation(explanation: StreamMaps, index: int, image: Any = None) -> 
     if image is not None and not isinstance(image, Image.Image):
         raise TypeError(f"Expected `image` to be a PIL.Image, but got {type(image).__name__}.")
     return _Strip(explanation, index, image).draw()
+
+
+def pixels_of_view(normalised: Tensor, mean: Sequence[float], std: Sequence[float]) -> Any:
+    """Undo the normalisation of a view, to show it.
+
+    One channel is shown as gray, four as colours over white, others as their mean, stretched from
+    black to white.
+
+    Args:
+        normalised: (c h w), on the CPU.
+        mean: per channel, with which it was normalised.
+        std: per channel.
+
+    Returns:
+        An array (h w 3) in [0, 1].
+    """
+    if len(normalised) == len(mean) and len(normalised) in (1, 3, 4):
+        means, stds = (rearrange(torch.tensor(values), "c -> c 1 1") for values in (mean, std))
+        pixels = (normalised * stds + means).clamp(0, 1)
+        if len(pixels) == 4:
+            pixels = pixels[:3] * pixels[3:] + 1 - pixels[3:]
+    else:
+        pixels = normalised.mean(0, keepdim=True)
+        pixels = (pixels - pixels.min()) / (pixels.max() - pixels.min()).clamp(min=1e-12)
+    pixels = pixels.expand(3, -1, -1).clamp(0, 1)
+    return rearrange(pixels, "c h w -> h w c").numpy()
 
 
 def _aspect(pixels: Any) -> float:
