@@ -1,7 +1,7 @@
 """Measuring a classifier: loss, and top-1 of both streams and of their sum."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.heads import TwoStreamOutput
 from recurrent_attention.loss import TwoStreamLoss
+from recurrent_attention.training.answers import STREAMS, Answers, best_classes
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
 from recurrent_attention.training.features import FeatureDataset, frozen_features
 from recurrent_attention.training.networks import Heads, Streams
@@ -34,6 +35,8 @@ class Evaluation(NamedTuple):
         fused_top1: the same for both together.
         num_images: pictures evaluated.
         images_per_second: whole loop, reading included.
+        answers: of both streams to each picture, from which top-5, the mean over classes and the
+            confusion matrix come.
     """
 
     loss: float
@@ -42,6 +45,19 @@ class Evaluation(NamedTuple):
     fused_top1: float
     num_images: int
     images_per_second: float
+    answers: Answers | None = None
+
+    def numbers(self) -> dict[str, float]:
+        """Return all figures by name, as `result.json` keeps them.
+
+        Top-1, top-5 and the mean over classes of each stream are shares in [0, 1].
+        """
+        found = {name: value for name, value in self._asdict().items() if name != "answers"}
+        if self.answers is not None:
+            top5, means = self.answers.top(5), self.answers.mean_per_class()
+            found |= {f"{stream}_top5": value for stream, value in top5.items()}
+            found |= {f"{stream}_mean_per_class": value for stream, value in means.items()}
+        return found
 
 
 class Scores(nn.Module):
@@ -55,7 +71,7 @@ class Scores(nn.Module):
         accuracies = {
             # Of classes, not of logits, since it knows no data of a single class.
             stream: MulticlassAccuracy(max(num_classes, 2), average="micro", sync_on_compute=False)
-            for stream in ("global", "local", "fused")
+            for stream in STREAMS
         }
         self.metrics = nn.ModuleDict({"loss": MeanMetric(sync_on_compute=False), **accuracies})
         for metric in self.metrics.values():
@@ -110,7 +126,7 @@ def evaluate(
     num_workers: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Measure global, local and fused top-1 in eval mode.
+    """Measure both streams and their sum in eval mode, and keep what they answered.
 
     Args:
         model: it stays as it is, but for the device.
@@ -149,7 +165,9 @@ def evaluate(
     with eval_view(model) as view, torch.random.fork_rng():
         network: nn.Module = Heads(view) if frozen else Streams(view)
         network, loader = resources.accelerator.prepare(network, loader)
-        return run_evaluation(resources, network, loader, model.num_classes, TwoStreamLoss())
+        return run_evaluation(
+            resources, network, loader, model.num_classes, TwoStreamLoss(), views=views
+        )
 
 
 def run_evaluation(
@@ -159,16 +177,19 @@ def run_evaluation(
     num_classes: int,
     loss_of: TwoStreamLoss,
     *,
+    views: Views | None = None,
     after_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Go over `loader` once, with a network that `resources` prepared; leave it in eval mode.
 
     The loader gives (indices, images, patches, labels) or (indices, features, features, labels).
-    What is returned is the same in every process.
+    With `views`, what it is of, the answers are kept. What is returned is the same in every
+    process.
     """
     network.eval()
     accelerator = resources.accelerator
     scores = Scores(num_classes, accelerator.device)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
     started = time.perf_counter()
     bar = tqdm(
         plainly(loader),
@@ -178,17 +199,39 @@ def run_evaluation(
         disable=not resources.progress,
     )
     with torch.no_grad():
-        for _, first, second, labels, *_ in bar:
+        for indices, first, second, labels, *_ in bar:
             output = network(first, second)
             # gather_for_metrics drops the pictures that pad the last batch of several processes.
-            scores.update(*gather_output(accelerator.gather_for_metrics, output, labels), loss_of)
+            gathered = gather_output(accelerator.gather_for_metrics, output, labels)
+            scores.update(*gathered, loss_of)
+            if views is not None:
+                places = accelerator.gather_for_metrics(indices).cpu()
+                found.append((places, *best_classes(gathered[0])))
             show_scores(bar, scores)
             if after_batch is not None:
                 after_batch()
     seconds = time.perf_counter() - started
     values = scores.compute()
     top1 = (values["global"], values["local"], values["fused"])
-    return Evaluation(values["loss"], *top1, scores.num_images, scores.num_images / seconds)
+    answers = None if views is None else _answers(views, found)
+    return Evaluation(
+        values["loss"], *top1, scores.num_images, scores.num_images / seconds, answers
+    )
+
+
+def _answers(views: Views, found: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Answers:
+    """Put batches of (places, classes, probabilities) together, in the order of the data."""
+    places, classes, probabilities = (torch.cat(parts) for parts in zip(*found, strict=True))
+    order = places.argsort()
+    shown = [views.boxes(i)[: views.places[i][0].num_patches] for i in range(len(views))]
+    return Answers(
+        views.names,
+        views.class_names,
+        torch.tensor(views.labels),
+        classes[order],
+        probabilities[order],
+        tuple(shown),
+    )
 
 
 def gather_output(

@@ -170,7 +170,7 @@ def train(
         **work,
     )
     found = evaluate(model, views["test"], frozen=recipe.freeze, **work)
-    run.write_json("result.json", {"data": parts.found, **found._asdict()})
+    run.write_json("result.json", {"data": parts.found, **found.numbers()})
     if processes.is_main_process:
         curves = run.path / "curves.png"
         draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out="validation")
