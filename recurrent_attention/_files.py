@@ -90,9 +90,9 @@ def check_new_file(path: Path) -> None:
     if kind not in ("a file", "a link to nothing", "nothing"):
         raise ValueError(f"Expected `path` to be a file, but {printable(path)} is {kind}.")
     if not path.parent.is_dir():
-        parent, kind = printable(path.parent), kind_of(path.parent)
-        state = f"there is no {parent}. Create it first" if "nothing" in kind else f"it is {kind}"
-        raise FileNotFoundError(f"Expected `path` to be in an existing folder, but {state}.")
+        where, kind = printable(path.parent), kind_of(path.parent)
+        got = f"there is no {where}. Create it first" if kind == "nothing" else f"{where} is {kind}"
+        raise FileNotFoundError(f"Expected `path` to be in an existing folder, but {got}.")
     beside = _beside(path)
     try:
         with suppress(FileNotFoundError):
