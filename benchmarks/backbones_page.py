@@ -33,7 +33,7 @@ def page(
         "Written by `python benchmarks/backbones.py`, with "
         + ", ".join(f"{library} {version}" for library, version in versions.items())
         + ". For a single name, and other sizes or batches: "
-        "`python -m recurrent_attention.backbone NAME` ([any backbone](guides/backbones.md)).",
+        "`recurrent-attention backbone NAME` ([any backbone](guides/backbones.md)).",
         f"**{working:,} of {len(rows):,} names** ({working / len(rows):.1%}) work as both streams: "
         f"`TwoStreamClassifier(name, num_classes={classes})` is built on the meta device, and the "
         f"forward pass of a training step runs there. {usual:,} of them take images of 448 and "

@@ -37,7 +37,6 @@ from torch import Tensor
 
 import recurrent_attention
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention._errors import printable
 from recurrent_attention.data import (
     CUB200,
     Pictures,
@@ -477,7 +476,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out=chosen_on)
         explain_some(model, test, boxes, run)
         print(f"\n{report(result)}")
-        print(f"\nrun folder          {printable(run.path)} ({result['seconds']:.0f} s)")
+        print(f"\nrun folder          {run.path} ({result['seconds']:.0f} s)")
     processes.destroy_process_group()
     return result
 
@@ -486,4 +485,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
-        sys.exit(f"cub_reproduce.py: {printable(error)}")
+        sys.exit(f"cub_reproduce.py: {error}")

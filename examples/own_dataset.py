@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention._errors import printable
 from recurrent_attention.data import PictureFolder, TwoStreamDataset, write_boxes
 from recurrent_attention.training import (
     Recipe,
@@ -80,7 +79,7 @@ def main(arguments: list[str] | None = None) -> Path:
         f"local {100 * found.local_top1:.1f} %, fused {100 * found.fused_top1:.1f} %"
     )
     model.explain(test.path(0)).save(run.path / "explained.png")
-    print(f"model, boxes and explained.png in {printable(run.path)}")
+    print(f"model, boxes and explained.png in {run.path}")
     return run.path
 
 
@@ -88,4 +87,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:
-        sys.exit(f"own_dataset.py: {printable(error)}")
+        sys.exit(f"own_dataset.py: {error}")

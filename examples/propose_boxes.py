@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention._errors import printable
 from recurrent_attention.data import Pictures, pictures_under, write_boxes
 from recurrent_attention.training import propose_boxes_for
 
@@ -28,18 +27,17 @@ def main(arguments: list[str] | None = None) -> Path:
     args = parser.parse_args(arguments)
     names = [file.relative_to(args.folder).as_posix() for file in pictures_under(args.folder)]
     if not names:
-        raise FileNotFoundError(f"Expected pictures in {printable(args.folder)}, but found none.")
+        raise FileNotFoundError(f"Expected pictures in {args.folder}, but found none.")
     if not (args.model / "config.json").is_file():
         raise FileNotFoundError(
-            f"Expected a saved model in {printable(args.model)}, but there is no "
-            f"{printable(args.model / 'config.json')}."
+            f"Expected a saved model in {args.model}, but there is no {args.model / 'config.json'}."
         )
     model = TwoStreamClassifier.from_pretrained(args.model)
     if args.num_patches is not None:
         model.num_patches = args.num_patches
     pictures = Pictures(args.folder, names, [0] * len(names), ["unknown"])
     write_boxes(args.out, propose_boxes_for(model, pictures))
-    print(f"boxes of {len(names)} pictures in {printable(args.out)}")
+    print(f"boxes of {len(names)} pictures in {args.out}")
     return args.out
 
 
@@ -47,4 +45,4 @@ if __name__ == "__main__":
     try:
         main()
     except (ValueError, TypeError, FileNotFoundError) as error:
-        sys.exit(f"propose_boxes.py: {printable(error)}")
+        sys.exit(f"propose_boxes.py: {error}")

@@ -5,7 +5,7 @@ import re
 import secrets
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -80,15 +80,52 @@ def check_new_file(path: Path) -> None:
 
     Raises:
         IsADirectoryError: if it is a folder.
+        ValueError: if it is a pipe, socket or device, which a file would take the place of.
         FileNotFoundError: if the folder does not exist.
+        OSError: if nothing can be written there.
     """
-    if path.is_dir():
+    kind = kind_of(path)
+    if kind == "a folder":
         raise IsADirectoryError(f"Expected `path` to be a file, but {printable(path)} is a folder.")
+    if kind not in ("a file", "a link to nothing", "nothing"):
+        raise ValueError(f"Expected `path` to be a file, but {printable(path)} is {kind}.")
     if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"Expected `path` to be in an existing folder, but there is no "
-            f"{printable(path.parent)}. Create it first."
-        )
+        where, kind = printable(path.parent), kind_of(path.parent)
+        got = f"there is no {where}. Create it first" if kind == "nothing" else f"{where} is {kind}"
+        raise FileNotFoundError(f"Expected `path` to be in an existing folder, but {got}.")
+    beside = _beside(path)
+    try:
+        with suppress(FileNotFoundError):
+            path.lstat()
+        beside.touch(exist_ok=False)
+        beside.unlink()
+    except OSError as error:
+        raise OSError(
+            f"Expected to write {printable(path)}, but got: {error.strerror}. {KEPT}"
+        ) from error
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there.
+
+    Args:
+        path: of the folder.
+
+    Raises:
+        OSError: if something else is there, or it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise FileExistsError(
+            f"Expected a folder at {printable(path)}, but it is {kind_of(path)}. Choose another "
+            "place."
+        ) from error
+    except OSError as error:
+        raise OSError(
+            f"Expected to make the folder {printable(path)}, but got: {error.strerror}. Choose "
+            "another place."
+        ) from error
 
 
 @contextmanager
@@ -109,7 +146,7 @@ def whole_file(path: Path, *, kept: str = KEPT) -> Iterator[Path]:
     Raises:
         OSError: if it cannot be written, for example on a full disk, in a sentence with the path.
     """
-    beside = path.with_name(f".{secrets.token_hex(8)}{PART_SUFFIX}")
+    beside = _beside(path)
     try:
         yield beside
         sync(beside)
@@ -140,6 +177,11 @@ def remove_parts(folder: Path) -> None:
     """Delete what a killed process was writing in a folder; no other may be writing there."""
     for part in folder.glob(f".*{PART_SUFFIX}"):
         part.unlink(missing_ok=True)
+
+
+def _beside(path: Path) -> Path:
+    """Return a path in the same folder that nobody else has, hidden and of another suffix."""
+    return path.with_name(f".{secrets.token_hex(8)}{PART_SUFFIX}")
 
 
 def _reason(error: BaseException, beside: Path) -> str | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from recurrent_attention._errors import printable
-from recurrent_attention._files import check_new_file, whole_file
+from recurrent_attention._files import check_new_file, kind_of, make_folder, whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.cli.failures import sentence_of
 from recurrent_attention.cli.options import (
     at_least_one,
     model_argument,
@@ -17,7 +18,10 @@ from recurrent_attention.cli.options import (
     quiet_option,
 )
 from recurrent_attention.data import Pictures, check_pictures, pictures_under, write_boxes
+from recurrent_attention.images.reading import open_picture
+from recurrent_attention.images.views import mode_of
 from recurrent_attention.inference.many import FileAnswer, predict_files
+from recurrent_attention.inference.target_class import class_indices
 
 pictures_argument = click.argument(
     "pictures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PICTURES..."
@@ -109,29 +113,43 @@ def _as_csv(answers: list[FileAnswer], top_k: int) -> str:
 @pictures_argument
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=click.Path(path_type=Path),
     default=Path("explained"),
     show_default=True,
     help="Folder for the figures, one a picture.",
 )
 @click.option("--target", help="Class to explain, a name or an index.  [default: its own answer]")
 def explain(model: str, pictures: tuple[Path, ...], out: Path, target: str | None) -> None:
-    """Draw where both streams of MODEL look in PICTURES, step by step."""
+    """Draw where both streams of MODEL look in PICTURES, step by step.
+
+    A file that cannot be read is named with its reason, and stops nothing; the exit status is
+    then 1.
+    """
     files = files_of(pictures)
     loaded = TwoStreamClassifier.from_pretrained(model)
     wanted: str | int | None = target
     if target is not None and target not in (loaded.class_names or ()) and target.isdecimal():
         wanted = int(target)
-    out.mkdir(parents=True, exist_ok=True)
+    class_indices(wanted, 1, loaded.num_classes, loaded.class_names)  # before any picture is read
+    mode = mode_of(loaded.global_backbone.in_chans)
+    make_folder(out)
+    bad = 0
     for number, file in enumerate(files, 1):
+        try:
+            picture = open_picture(file, mode=mode)
+        except (OSError, ValueError) as error:
+            click.echo(sentence_of(error), err=True)
+            bad += 1
+            continue
         figure = out / f"{number:0{len(str(len(files)))}d}-{file.stem}.png"
-        loaded.explain(file, target=wanted).save(figure)
+        loaded.explain(picture, target=wanted).save(figure)
         click.echo(f"{printable(file)}: {printable(figure)}")
+    sys.exit(1 if bad else 0)
 
 
 @click.command()
 @model_argument
-@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("boxes.json"), show_default=True
 )
@@ -141,18 +159,36 @@ def explain(model: str, pictures: tuple[Path, ...], out: Path, target: str | Non
 def boxes(
     model: str, folder: Path, out: Path, num_patches: int | None, num_workers: int, quiet: bool
 ) -> None:
-    """Write a file of label-free boxes for all pictures in FOLDER, at any depth."""
+    """Write a file of label-free boxes for all pictures in FOLDER, at any depth.
+
+    A file that cannot be read is named with its reason, and stops nothing; the exit status is
+    then 1.
+    """
     from recurrent_attention.training import propose_boxes_for
 
     check_new_file(out)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"Expected a folder of pictures at {printable(folder)}, but it is {kind_of(folder)}."
+        )
     names = [file.relative_to(folder).as_posix() for file in files_of((folder,))]
     loaded = TwoStreamClassifier.from_pretrained(model)
     if num_patches is not None:
         loaded.num_patches = num_patches
     listed = Pictures(folder, names, [0] * len(names), ["unknown"])
+    listed, bad = listed.readable(num_workers=num_workers, progress=not quiet)
+    for path, reason in bad:
+        click.echo(
+            f"Expected a readable picture at {printable(path)}, but got: {reason}.", err=True
+        )
+    if len(listed) == 0:
+        raise ValueError(
+            f"Expected pictures that can be read in {printable(folder)}, but found none."
+        )
     found = propose_boxes_for(loaded, listed, num_workers=num_workers, progress=not quiet)
     write_boxes(out, found)
-    click.echo(f"boxes of {len(names)} pictures in {printable(out)}", err=True)
+    click.echo(f"boxes of {len(listed)} of {len(names)} pictures in {printable(out)}", err=True)
+    sys.exit(1 if bad else 0)
 
 
 @click.command()
@@ -167,7 +203,7 @@ def check(data: Path, everything: bool, num_workers: int, quiet: bool) -> None:
 
     DATA is a folder with a folder for each class, with train and test (and val) folders of these,
     or CUB-200-2011 or Stanford Dogs in its official layout. The exit status is 1 if anything is
-    wrong.
+    wrong, and 2 if there is nothing to check.
     """
     report = check_pictures(data, num_workers=num_workers, progress=not quiet)
     click.echo(report.describe(most=None if everything else 5))

@@ -218,7 +218,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
         """Keep the pictures that can be read, and name those that cannot.
 
         Each is decoded, as training would do it. Pictures that a check finds fault with, but that
-        can be read, are kept (`recurrent_attention.data.checking`).
+        can be read, are kept (`check_pictures`).
 
         Args:
             num_workers: processes that decode; 0 is this one.

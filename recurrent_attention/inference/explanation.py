@@ -1,5 +1,6 @@
 """What an explanation holds, how images are explained, and how it becomes a figure."""
 
+import io
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +15,8 @@ from recurrent_attention.inference.gradients import StreamMaps, explain_views
 from recurrent_attention.inference.inputs import Picture, StreamInputs, stream_inputs
 from recurrent_attention.inference.target_class import Target, class_indices
 from recurrent_attention.network import TwoStreamNetwork
+
+NOTEBOOK_DPI = 100  # pixels per inch: the smallest letters are ten pixels high
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -51,6 +54,18 @@ class Explanation(StreamMaps):
         shape = " ".join(map(str, self.step_maps.shape))
         return f"Explanation(step_maps=({shape}), target={self.target.tolist()})"
 
+    def _repr_png_(self) -> bytes | None:
+        """Return the figure of the first image for a notebook; None where matplotlib is absent."""
+        batch = len(self.target)
+        note = f"image 1 of {batch}: figure(1) draws the next" if batch > 1 else ""
+        try:
+            figure = self._drawn(0, None, note)
+        except ImportError:
+            return None
+        drawn = io.BytesIO()
+        figure.savefig(drawn, dpi=NOTEBOOK_DPI, format="png")
+        return drawn.getvalue()
+
     def figure(self, index: int = 0, image: Any = None) -> Any:
         """Draw one image's explanation as a strip.
 
@@ -73,19 +88,7 @@ class Explanation(StreamMaps):
             ValueError: if there is no such image.
             ImportError: if matplotlib is not installed.
         """
-        batch = len(self.target)
-        if not 0 <= index < batch:
-            raise ValueError(f"Expected `index` to be in [0, {batch}), but got {index}.")
-        try:
-            import matplotlib  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                "Expected matplotlib to draw figures with, but it is not installed: "
-                "pip install recurrent-attention[train]."
-            ) from error
-        from recurrent_attention.inference.figure import draw_explanation
-
-        return draw_explanation(self, index, image)
+        return self._drawn(index, image, "")
 
     def save(
         self, path: str | Path, index: int = 0, *, image: Any = None, dpi: float = 200
@@ -108,6 +111,22 @@ class Explanation(StreamMaps):
         from recurrent_attention.inference.sheet import save_figure
 
         save_figure(self.figure(index, image), Path(path), dpi)
+
+    def _drawn(self, index: int, image: Any, note: str) -> Any:
+        """Draw a figure, with a note in its upper right corner."""
+        batch = len(self.target)
+        if not 0 <= index < batch:
+            raise ValueError(f"Expected `index` to be in [0, {batch}), but got {index}.")
+        try:
+            import matplotlib  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "Expected matplotlib to draw figures with, but it is not installed: "
+                "pip install recurrent-attention[train]."
+            ) from error
+        from recurrent_attention.inference.figure import draw_explanation
+
+        return draw_explanation(self, index, image, note)
 
 
 def explain(

@@ -18,6 +18,7 @@ from recurrent_attention.inference.sheet import (
     LARGE,
     PALE,
     PATCH_COLORS,
+    SMALL_PER_INCH,
     Sheet,
     outline,
     overlay,
@@ -98,9 +99,13 @@ class _Strip:
         self.right = self.columns[-1] + CELL
         self.sheet = Sheet(self.right + RIGHT, HEADLINE + lines * self.line_height + MARGIN)
 
-    def draw(self) -> Figure:
+    def draw(self, note: str) -> Figure:
         headline = f"What speaks for {self.name(self.target)}"
         width = self.sheet.width - 2 * MARGIN
+        if note:
+            side = self.sheet.width - MARGIN
+            self.sheet.text(side, 0.14, note, ha="right", color=PALE)
+            width -= len(note) / SMALL_PER_INCH + GUTTER
         headline = wrapped(headline, width, lines=1, per_inch=HEADLINE_PER_INCH)
         self.sheet.text(MARGIN, 0.1, headline, HUGE, ha="left", weight="bold")
         self.draw_pictures()
@@ -216,13 +221,16 @@ class _Strip:
         return f"class {index}" if names is None else readable(names[index])
 
 
-def draw_explanation(explanation: StreamMaps, index: int, image: Any = None) -> Figure:
+def draw_explanation(
+    explanation: StreamMaps, index: int, image: Any = None, note: str = ""
+) -> Figure:
     """Draw one image's explanation; see `Explanation.figure`.
 
     Args:
         explanation: of a batch.
         index: which image of it, in [0, b).
         image: a `PIL.Image` of the same scene to show instead, or None.
+        note: to write in the upper right corner.
 
     Returns:
         A figure with an Agg canvas.
@@ -232,7 +240,7 @@ def draw_explanation(explanation: StreamMaps, index: int, image: Any = None) -> 
     """
     if image is not None and not isinstance(image, Image.Image):
         raise TypeError(f"Expected `image` to be a PIL.Image, but got {type(image).__name__}.")
-    return _Strip(explanation, index, image).draw()
+    return _Strip(explanation, index, image).draw(note)
 
 
 def pixels_of_view(normalised: Tensor, mean: Sequence[float], std: Sequence[float]) -> Any:

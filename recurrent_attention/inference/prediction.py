@@ -11,6 +11,7 @@ from recurrent_attention._errors import printable
 from recurrent_attention._modes import eval_view
 from recurrent_attention.inference.checks import is_one
 from recurrent_attention.inference.inputs import Picture, stream_inputs
+from recurrent_attention.inference.notebook import table_of
 from recurrent_attention.network import TwoStreamNetwork
 
 
@@ -62,6 +63,16 @@ class Prediction(NamedTuple):
             for name, probability in zip(self.class_names, self.probabilities, strict=True)
         )
         return f"<Prediction {best}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table with bars, which a notebook shows instead of the plain line."""
+        return table_of(
+            zip(self.class_names, self.probabilities, strict=True),
+            (
+                ("global stream alone", self.global_class),
+                ("local stream alone", self.local_class),
+            ),
+        )
 
 
 def predict(

@@ -2,15 +2,12 @@
 
 import gc
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 from torch import nn
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss, check_backbone
-from recurrent_attention.backbone.__main__ import main
 
 SIZES = {"image_size": 64, "patch_size": 32}
 # Small models of each kind: convolutions, channels last or a norm in the head, tokens, a hybrid.
@@ -260,41 +257,3 @@ def test_whatever_timm_raises_is_a_reason():
 def test_a_folder_that_is_not_there_is_no_reason(tmp_path):
     with pytest.raises(OSError, match="absent"):
         check_backbone(f"local-dir:{tmp_path / 'absent'}")
-
-
-# --- the command ---
-
-
-def test_the_command_says_what_works(capsys):
-    options = ["--image-size", "64", "--patch-size", "32", "--batch-size", "4", "--patches", "3"]
-    assert main(["test_resnet", *options, "--classes", "7"]) == 0
-    report = check_backbone("test_resnet", num_classes=7, num_patches=3, batch_size=4, **SIZES)
-    printed = capsys.readouterr().out
-    assert printed == f"{report}\n"
-    words = printed.splitlines()
-    assert words[0] == "test_resnet works"
-    assert words[1].startswith("  global stream: 64 x 64 pixels, map of 96 x 2 x 2, a cell is 32 ")
-    assert words[2].endswith(f" {report.local_stream.macs / 1e9:.2f} GMACs a patch")
-    assert words[3] == "  other sizes: any"
-    total = (report.state_bytes + report.kept_bytes) / 1e9
-    assert f"batch size 4, 3 patches an image, float32: {total:.2f} GB" in words[5]
-    assert words[6] == (
-        "  pictures: pixels in [0, 1], minus (0.5, 0.5, 0.5), divided by (0.5, 0.5, 0.5): -1.00 to "
-        "1.00; resized bilinear"
-    )
-
-
-@pytest.mark.slow
-def test_the_command_names_near_matches_without_a_traceback():
-    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "recurrent_attention.backbone"]
-    done = subprocess.run([*command, "vg19"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
-    assert done.stdout == f"{check_backbone('vg19')}\n"
-    assert done.stderr == ""
-
-
-def test_the_command_refuses_numbers(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["test_resnet", "--batch-size", "0"])
-    assert stopped.value.code == 2
-    assert "Expected `batch_size` to be at least 1, but got 0." in capsys.readouterr().err

@@ -4,38 +4,13 @@ import csv
 import json
 
 import pytest
-from click.testing import CliRunner
-from helpers.models import make, photo
+from helpers.command import run
+from helpers.models import photo
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.cli import main
 from recurrent_attention.inference.many import predict_files
-
-NAMES = ["auk", "emu", "owl"]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "birds"
-    make(num_classes=3, class_names=NAMES, num_patches=2).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def birds(tmp_path):
-    folder = tmp_path / "birds"
-    for number, name in enumerate(("auk", "emu", "owl")):
-        (folder / name).mkdir(parents=True)
-        for seed in range(2):
-            photo(10 * number + seed).save(folder / name / f"{seed}.png")
-    return folder
-
-
-def run(*words):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result
 
 
 def test_help_names_every_subcommand():

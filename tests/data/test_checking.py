@@ -2,9 +2,7 @@
 
 import io
 import os
-import runpy
 import struct
-import sys
 import zlib
 from pathlib import Path
 
@@ -458,44 +456,6 @@ def test_nothing_to_check(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match="to hold one folder of pictures for each class"):
         check_pictures(tmp_path)
-
-
-def test_the_command(tmp_path, capsys, monkeypatch):
-    from recurrent_attention.data.checking.__main__ import main
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["check", *map(str, arguments)])
-        status = main()
-        return status, capsys.readouterr().out
-
-    write(tmp_path, {f"a/{number}.png": number for number in range(9)})
-    assert run(tmp_path) == (
-        0,
-        "a folder for each class: 9 pictures of 1 class\nnothing is wrong\n",
-    )
-    for number in range(7):
-        (tmp_path / "a" / f"{number}.png").write_bytes(b"")
-    status, said = run(tmp_path)
-    assert status == 1
-    assert said.count("an empty file") == 5
-    status, said = run(tmp_path, "--all", "--num-workers", "1")
-    assert status == 1
-    assert said.count("an empty file") == 7
-    with pytest.raises(SystemExit) as caught:
-        run(tmp_path / "nowhere")
-    assert caught.value.code == 2
-    assert "Expected a folder of pictures at" in capsys.readouterr().err
-
-
-@pytest.mark.filterwarnings("error")  # runpy warns of a module that is there already
-def test_the_package_is_a_command(tmp_path, capsys, monkeypatch):
-    write(tmp_path, {"a/1.png": 1})
-    monkeypatch.setattr(sys, "argv", ["check", str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "recurrent_attention.data.checking.__main__", raising=False)
-    with pytest.raises(SystemExit) as caught:
-        runpy.run_module("recurrent_attention.data.checking", run_name="__main__")
-    assert caught.value.code == 0
-    assert capsys.readouterr().out.endswith("nothing is wrong\n")
 
 
 @pytest.mark.slow

@@ -352,3 +352,14 @@ def test_wide_letters_take_the_room_of_two():
     assert figure_sheet.wrapped("\u9de6" * 5, 1.0, per_inch=10) == "\u9de6" * 5
     lines = figure_sheet.wrapped("\u9de6" * 9, 1.0, per_inch=10).split("\n")
     assert [len(line) for line in lines] == [5, 4]
+
+
+@pytest.mark.parametrize("found", [explanation(1, 1), explanation(4, 2), weighted(1)])
+def test_the_note_of_a_notebook_and_the_headline_stand_side_by_side(found):
+    figure = found._drawn(0, None, "image 1 of 1000: figure(1) draws the next")
+    (note, headline) = (
+        next(t for t in texts(figure) if t.get_text().startswith(start)).get_window_extent()
+        for start in ("image 1 of", "What speaks")
+    )
+    assert figure.bbox.x0 < headline.x0 < headline.x1 < note.x0 < note.x1 < figure.bbox.x1
+    assert note.y0 > figure.bbox.y1 - 0.36 * figure.dpi

@@ -164,7 +164,7 @@ def test_a_report_and_its_command(folder):
     assert SHOWN in text
     env = {**os.environ, "PYTHONIOENCODING": "ascii:strict"}
     run = subprocess.run(
-        [sys.executable, "-m", "recurrent_attention.data.checking", str(folder)],
+        [sys.executable, "-m", "recurrent_attention", "check", str(folder)],
         capture_output=True, env=env, check=False,
     )  # fmt: skip
     assert run.returncode == 1

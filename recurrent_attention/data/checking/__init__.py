@@ -1,7 +1,4 @@
-"""Checking a data set before it is trained on: `check_pictures`, and a command.
-
-python -m recurrent_attention.data.checking FOLDER
-"""
+"""Checking a data set before it is trained on: `check_pictures`, and what it reports."""
 
 from recurrent_attention.data.checking.problems import check_pictures
 from recurrent_attention.data.checking.report import CheckReport, Problem

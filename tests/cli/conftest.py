@@ -1,0 +1,23 @@
+"""A saved model, and pictures of its classes."""
+
+import pytest
+from helpers.models import make, photo
+
+NAMES = ["auk", "emu", "owl"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "birds"
+    make(num_classes=3, class_names=NAMES, num_patches=2).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def birds(tmp_path):
+    folder = tmp_path / "birds"
+    for number, name in enumerate(("auk", "emu", "owl")):
+        (folder / name).mkdir(parents=True)
+        for seed in range(2):
+            photo(10 * number + seed).save(folder / name / f"{seed}.png")
+    return folder

@@ -1,0 +1,22 @@
+"""The command in this process, and in one of its own."""
+
+import subprocess
+import sys
+
+from click.testing import CliRunner
+
+from recurrent_attention.cli import main
+
+
+def run(*words):
+    """Run a subcommand here; whatever it raises is an error of the test."""
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+def start(*words, **options):
+    """Start a subcommand in a process of its own."""
+    command = [sys.executable, "-m", "recurrent_attention", *map(str, words)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, text=True, **(pipes | options))
