@@ -27,7 +27,7 @@ CSS = """
 .gradio-container .ra :is(table, thead, tbody, tr, th, td) { border: 0; background: none; }
 .gradio-container .ra :is(th, td) { padding: .42rem .6rem; text-align: left; }
 .gradio-container .ra thead th { color: var(--pale); font-weight: 500; font-size: .85rem; }
-.gradio-container .ra tbody th { font-weight: 400; overflow-wrap: anywhere; }
+.gradio-container .ra tbody th { font-weight: 400; overflow-wrap: break-word; }
 .gradio-container .ra tbody tr { border-top: 1px solid var(--line); }
 .gradio-container .ra tr.chosen { background: color-mix(in srgb, #ee7733 13%, transparent); }
 .gradio-container .ra .best { font-weight: 650; }
@@ -46,6 +46,7 @@ CSS = """
 .ra td { white-space: nowrap; }
 .ra td.answer { white-space: normal; }
 .ra .weights td.share span { display: inline-block; vertical-align: middle; margin: 0; }
+.ra .weights td.share { width: 32%; }
 .ra .weights .share span:first-child { width: 3.9rem; }
 .ra .weights .share .track { width: calc(100% - 4rem); max-width: 6rem; }
 .gradio-container .ra .weights tbody :is(th, td) { padding-top: .2rem; padding-bottom: .2rem; }
@@ -57,9 +58,11 @@ CSS = """
 footer .divider:first-child { display: none; }
 @media (max-width: 640px) {
   .ra .steps { grid-template-columns: 1fr; }
-  .gradio-container .ra :is(th, td) { padding: .35rem .3rem; font-size: .88rem; }
-  .ra td.share { width: auto; min-width: 3.6rem; }
-  .ra .weights .share .track { width: 2.5rem; }
+  .gradio-container .ra :is(th, td) { padding: .35rem .2rem; font-size: .82rem; }
+  .ra td.share { width: auto; min-width: 3rem; }
+  .ra .weights td.share { width: auto; }
+  .ra .weights td.share span.track { display: none; }
+  .ra .card { padding: .3rem .25rem; }
   #strip :is(.image-container, button, .image-frame) { justify-content: start; }
 }
 """
