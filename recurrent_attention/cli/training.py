@@ -14,10 +14,53 @@ from recurrent_attention.cli.options import (
     num_workers_option,
     quiet_option,
 )
+from recurrent_attention.data.augmentation import NAMED, named_augment
 
+positive = click.FloatRange(0, min_open=True)
+share = click.FloatRange(0, 1)
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps or xpu."
 )
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="auto: bf16 on a GPU that has it, else fp32.",
+)
+# Each is an attribute of `Recipe`, which has the default.
+RECIPE = ("epochs", "batch_size", "lr", "head_lr", "layer_decay", "weight_decay", "ema_decay",
+          "clip_grad", "label_smoothing", "mixup", "cutmix", "class_balance", "patience",
+          "grad_checkpointing", "compile", "seed")  # fmt: skip
+RECIPE_OPTIONS = (
+    click.option("--epochs", type=at_least_one, help="Passes over the pictures.  [default: 15]"),
+    click.option("--batch-size", type=at_least_one, help="Of each process.  [default: 32]"),
+    click.option("--lr", type=positive, help="Of the backbones.  [default: 1e-4]"),
+    click.option("--head-lr", type=positive, help="Of what is new.  [default: 2e-3]"),
+    click.option("--layer-decay", type=share, help="Rate of a layer, by that above.  [default: 1]"),
+    click.option("--weight-decay", type=click.FloatRange(0), help="[default: 0.05]"),
+    click.option("--ema-decay", type=share, help="Of the averaged weights.  [default: 0.9998]"),
+    click.option("--clip-grad", type=positive, help="Largest norm of the gradients.  [default: 1]"),
+    click.option("--label-smoothing", type=share, help="[default: 0.1]"),
+    click.option("--mixup", type=click.FloatRange(0), help="Alpha.  [default: 0, none]"),
+    click.option("--cutmix", type=click.FloatRange(0), help="Alpha.  [default: 0, none]"),
+    click.option(
+        "--class-balance",
+        type=click.Choice(["none", "loss", "sampler"]),
+        help="For classes of unequal size.  [default: none]",
+    ),
+    click.option("--patience", type=at_least_one, help="End after so many worse epochs."),
+    click.option("--grad-checkpointing", is_flag=True, default=None, help="Less memory, slower."),
+    click.option("--compile", is_flag=True, default=None, help="Run through torch.compile."),
+    click.option("--seed", type=int, help="[default: 0]"),
+)
+
+
+def recipe_options(command: Any) -> Any:
+    """Add the options that are a recipe."""
+    for option in reversed(RECIPE_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
@@ -28,9 +71,6 @@ device_option = click.option(
     "--out", type=click.Path(path_type=Path), help="New folder.  [default: runs/train-DATE]"
 )
 @click.option("--freeze", is_flag=True, help="Train the heads alone, on cached features.")
-@click.option("--epochs", type=at_least_one, default=15, show_default=True)
-@click.option("--batch-size", type=at_least_one, default=32, show_default=True)
-@click.option("--lr", type=click.FloatRange(0, min_open=True), help="Of the backbones.")
 @click.option(
     "--image-size", type=at_least_one, help="Side in pixels.  [default: 448, or what it takes]"
 )
@@ -41,81 +81,100 @@ device_option = click.option(
     "--num-patches", type=at_least_one, default=10, show_default=True, help="Of each picture."
 )
 @click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), default="fp32", show_default=True
+    "--train-patches", type=at_least_one, help="Of them in a training step.  [default: all]"
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--augment", type=click.Choice(NAMED), default="none", show_default=True)
+@recipe_options
+@precision_option
+@click.option("--track", multiple=True, help="tensorboard, wandb, mlflow, trackio; repeatable.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @device_option
 @num_workers_option
 @quiet_option
-def train(data: Path, out: Path | None, weights: str | None, quiet: bool, **words: Any) -> None:
-    """Train a classifier on DATA, without labels of parts, and measure it.
+def train(
+    data: Path,
+    out: Path | None,
+    weights: str | None,
+    freeze: bool,
+    augment: str,
+    precision: str,
+    track: tuple[str, ...],
+    quiet: bool,
+    **words: Any,
+) -> None:
+    """Train a classifier on DATA, without labels of parts, measure it and write a report.
 
     DATA has a folder for each class; or train, and val or test or both, with such folders; or it is
-    CUB-200-2011 or Stanford Dogs in its official layout.
+    CUB-200-2011 or Stanford Dogs in its official layout. Several GPUs: torchrun --nproc_per_node 8
+    -m recurrent_attention train DATA.
     """
-    from recurrent_attention.training import Recipe, parts_of_folder, train
+    from recurrent_attention.training import Recipe, join_processes, parts_of_folder, train
 
     if words["resume"] and out is None:
         raise click.UsageError("--resume needs --out DIR, the folder of the run to go on with.")
     if weights not in (None, "none") and not Path(str(weights)).is_file():
         raise FileNotFoundError(f"Expected weights at {printable(weights)}, but there is no file.")
-    recipe = Recipe(
-        epochs=words.pop("epochs"),
-        batch_size=words.pop("batch_size"),
-        precision=words.pop("precision"),
-        seed=words.pop("seed"),
-        freeze=words.pop("freeze"),
-        label_smoothing=0.1,
-        **({} if (lr := words.pop("lr")) is None else {"lr": lr}),
-    )
+    given = {name: value for name in RECIPE if (value := words.pop(name)) is not None}
+    make = Recipe.heads_only if freeze else Recipe.fine_tuning
+    recipe = make(precision=precision, **given)
+    is_main = join_processes(words["device"]).is_main_process
     parts = parts_of_folder(data, seed=recipe.seed)
-    click.echo(f"{parts.found}: {len(parts.train.class_names)} classes")
-    click.echo(
-        f"{len(parts.train)} pictures to train on, {len(parts.validation)} to choose the epoch by, "
-        f"{len(parts.test)} to measure"
-    )
+    if is_main:
+        click.echo(f"{parts.found}: {len(parts.train.class_names)} classes")
+        click.echo(
+            f"{len(parts.train)} pictures to train on, {len(parts.validation)} to choose the epoch "
+            f"by, {len(parts.test)} to measure"
+        )
     overlay = {"file": weights} if weights not in (None, "none") else {}
     done = train(
         parts,
         out=out or f"runs/train-{time.strftime('%Y%m%d-%H%M%S')}",
         recipe=recipe,
+        augment=named_augment(augment),
+        trackers=list(track) or None,
         pretrained=weights != "none",
         backbone_kwargs={"pretrained_cfg_overlay": overlay},
         progress=not quiet,
         **words,
     )
-    click.echo(_table(done.evaluation))
-    click.echo(f"model in {printable(done.folder / 'model')}")
+    if is_main:
+        click.echo(_table(done.evaluation))
+        click.echo(f"model in {printable(done.folder / 'model')}")
+        click.echo(f"report in {printable(done.report)}")
 
 
 @click.command()
 @model_argument
 @click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    default=Path("report.html"),
+    show_default=True,
+    help="Page with figures, mistakes and explained pictures.",
+)
 @click.option("--batch-size", type=at_least_one, default=32, show_default=True)
+@precision_option
 @device_option
 @num_workers_option
 @quiet_option
-def evaluate(
-    model: str, data: Path, batch_size: int, device: str, num_workers: int, quiet: bool
-) -> None:
+def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) -> None:
     """Measure MODEL on the test part of DATA, or on all of it where it has no parts."""
-    from recurrent_attention.data import TwoStreamDataset
-    from recurrent_attention.data.checking.layout import find_layout
-    from recurrent_attention.training import evaluate, propose_boxes_for
+    from recurrent_attention.training import evaluate_folder, join_processes
 
-    layout = find_layout(data)
-    name = next(name for name in ("test", "val", "all", "train") if name in layout.splits)
-    pictures = layout.splits[name]
-    click.echo(f"{layout.name}: {len(pictures)} pictures of {name}")
     loaded = TwoStreamClassifier.from_pretrained(model)
-    work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": not quiet}
-    boxes = propose_boxes_for(loaded, pictures, **work)
-    views = TwoStreamDataset.for_model(loaded, pictures, boxes)
-    click.echo(_table(evaluate(loaded, views, batch_size=batch_size, **work)))
+    found = evaluate_folder(loaded, data, report=report, progress=not quiet, **words)
+    if join_processes().is_main_process:
+        click.echo(_table(found))
+        click.echo(f"report in {printable(report)}")
 
 
 def _table(found: Any) -> str:
-    streams = {name: getattr(found, f"{name}_top1") for name in ("global", "local", "fused")}
-    shares = "   ".join(f"{name} {100 * share:.2f}" for name, share in streams.items())
-    return f"top-1 in % of {found.num_images} pictures:   {shares}"
+    """Return the figures of each stream as a table."""
+    numbers = found.numbers()
+    lines = [f"{found.num_images} pictures, in %   top-1   top-5   mean over classes"]
+    for stream in ("global", "local", "fused"):
+        values = [100 * numbers[f"{stream}_{name}"] for name in ("top1", "top5", "mean_per_class")]
+        pad = len(lines[0]) - len("   top-1   top-5   mean over classes")
+        lines.append(f"{stream:<{pad}}{values[0]:8.2f}{values[1]:8.2f}{values[2]:20.2f}")
+    return "\n".join(lines)

@@ -7,8 +7,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 Augment = Callable[..., Any]
+NAMED = ("none", "color", "trivial")
 MIN_VISIBLE = 0.5  # a box counts while half of it is left; less shows another part
 
 
@@ -126,3 +128,26 @@ def _checked(image: Any, channels: int) -> Tensor:
             f"Expected `augment` to leave a picture its {channels} channels, but got {len(image)}."
         )
     return image.as_subclass(Tensor)
+
+
+def named_augment(name: str) -> Augment | None:
+    """Return one of the transforms that the command knows by name.
+
+    Args:
+        name: "none"; "color", which jitters brightness, contrast and saturation by up to 30 %; or
+            "trivial", torchvision's `TrivialAugmentWide`.
+
+    Returns:
+        A transform of `torchvision.transforms.v2`, or None.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if name not in NAMED:
+        raise ValueError(f"Expected `name` to be one of {', '.join(NAMED)}, but got {name!r}.")
+    made: Augment | None = None
+    if name == "color":
+        made = v2.ColorJitter(0.3, 0.3, 0.3)
+    elif name == "trivial":
+        made = v2.TrivialAugmentWide()
+    return made

@@ -1,15 +1,25 @@
 """Training and evaluation, on Accelerate; needs `pip install recurrent-attention[train]`."""
 
+from recurrent_attention.training.answers import Answer, Answers
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
-from recurrent_attention.training.own_pictures import Parts, Trained, parts_of_folder, train
+from recurrent_attention.training.own_pictures import (
+    Parts,
+    Trained,
+    evaluate_folder,
+    parts_of_folder,
+    train,
+)
 from recurrent_attention.training.processes import join_processes
 from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
 from recurrent_attention.training.recipe import Recipe
+from recurrent_attention.training.report import write_report
 from recurrent_attention.training.run_folder import RunFolder
 
 __all__ = [
+    "Answer",
+    "Answers",
     "Evaluation",
     "FitResult",
     "Parts",
@@ -18,10 +28,12 @@ __all__ = [
     "Trained",
     "draw_curves",
     "evaluate",
+    "evaluate_folder",
     "fit",
     "fit_global_head",
     "join_processes",
     "parts_of_folder",
     "propose_boxes_for",
     "train",
+    "write_report",
 ]

@@ -23,6 +23,13 @@ def draw_curves(
         best_epoch: marked, from 1.
         held_out: what the solid lines were measured on, for example "validation".
     """
+    figure = curves_figure(history, best_epoch, held_out)
+    with whole_file(Path(path)) as beside:
+        figure.savefig(beside, dpi=150, format="png")
+
+
+def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, held_out: str) -> Figure:
+    """Return the figure that `draw_curves` writes."""
     epochs = [record["epoch"] for record in history]
     figure = Figure(figsize=(10, 4), layout="constrained")
     FigureCanvasAgg(figure)
@@ -58,6 +65,4 @@ def draw_curves(
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#eeeeee")
         axes.xaxis.get_major_locator().set_params(integer=True)
-    path = Path(path)
-    with whole_file(path) as beside:
-        figure.savefig(beside, dpi=150, format="png")
+    return figure

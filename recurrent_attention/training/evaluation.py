@@ -24,6 +24,8 @@ from recurrent_attention.training.networks import Heads, Streams
 from recurrent_attention.training.processes import Device, Resources
 from recurrent_attention.training.views import Views, views_of
 
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
 
 class Evaluation(NamedTuple):
     """How well both streams answered, each picture counted once.
@@ -119,7 +121,7 @@ def evaluate(
     data: TwoStreamDataset,
     *,
     batch_size: int = 32,
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    precision: Precision = "fp32",
     frozen: bool = False,
     cache_dir: str | Path | None = None,
     device: Device = "auto",
@@ -134,7 +136,7 @@ def evaluate(
             or `ConcatDataset` of such data sets. Classes are found by name where the model has
             names.
         batch_size: pictures at once.
-        precision: "fp32", or autocast to "bf16" or "fp16".
+        precision: "fp32", or autocast to "bf16" or "fp16"; "auto" as in `Recipe`.
         frozen: go over cached features, as training with `freeze` does.
         cache_dir: of those features; None keeps them in memory.
         device: "auto" takes an accelerator if there is one.

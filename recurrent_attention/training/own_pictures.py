@@ -1,5 +1,6 @@
-"""From a folder of pictures to a trained model in one call: what the command `train` does."""
+"""From a folder of pictures to a trained and measured model: what the commands do."""
 
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,16 +8,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recurrent_attention._files import check_new_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset, read_boxes, write_boxes
+from recurrent_attention.data.augmentation import Augment, name_of_augment
 from recurrent_attention.data.checking.layout import find_layout
 from recurrent_attention.training.curves import draw_curves
-from recurrent_attention.training.evaluation import Evaluation, evaluate
+from recurrent_attention.training.evaluation import Evaluation, Precision, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
 from recurrent_attention.training.processes import Device, join_processes
 from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
 from recurrent_attention.training.recipe import Recipe
+from recurrent_attention.training.report import write_report
 from recurrent_attention.training.run_folder import RunFolder
+from recurrent_attention.training.tracking import Trackers
+from recurrent_attention.training.views import labels_for
 
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.2  # of each class, where the folder has no such part
 NUM_PATCHES = 10
@@ -45,13 +51,19 @@ class Trained(NamedTuple):
         model: holds the weights of the best epoch.
         evaluation: of the test pictures.
         fitted: the history of the training.
-        folder: with `model/`, `boxes-*.json`, `metrics.jsonl`, `curves.png` and `result.json`.
+        folder: with `model/`, `report.html`, `result.json`, `metrics.jsonl`, `curves.png` and
+            `boxes-*.json`.
     """
 
     model: TwoStreamClassifier
     evaluation: Evaluation
     fitted: FitResult
     folder: Path
+
+    @property
+    def report(self) -> Path:
+        """Where the page lies that shows how good the model is."""
+        return self.folder / "report.html"
 
 
 def parts_of_folder(data: str | PathLike[str], *, seed: int = 0) -> Parts:
@@ -100,7 +112,11 @@ def train(
     image_size: int | None = None,
     patch_size: int | None = None,
     num_patches: int = NUM_PATCHES,
+    train_patches: int | None = None,
     recipe: Recipe | None = None,
+    augment: Augment | None = None,
+    crop_scale: tuple[float, float] | None = None,
+    trackers: Trackers = None,
     resume: bool = False,
     device: Device = "auto",
     num_workers: int = 0,
@@ -120,8 +136,12 @@ def train(
         image_size: as in `TwoStreamClassifier`.
         patch_size: as in `TwoStreamClassifier`.
         num_patches: boxes of each picture.
-        recipe: default: `Recipe(epochs=15, label_smoothing=0.1)`; with `freeze=True` the heads are
-            trained alone, on features that are computed once.
+        train_patches: how many of them a training step sees, drawn at random; default: all.
+        recipe: default: `Recipe.fine_tuning()`; `Recipe.heads_only()` trains the heads alone, on
+            features that are computed once.
+        augment: as in `TwoStreamDataset`, for the training pictures.
+        crop_scale: as in `TwoStreamDataset`, for the training pictures.
+        trackers: as in `fit`.
         resume: go on from the last checkpoint in `out`; if there is none, begin.
         device: "auto" takes an accelerator if there is one.
         num_workers: processes that read pictures.
@@ -136,7 +156,7 @@ def train(
         FileExistsError: if `out` is not empty, and `resume` is False.
         ValueError: if the pictures, the backbone or a number does not fit.
     """
-    recipe = recipe or Recipe(epochs=15, label_smoothing=0.1)
+    recipe = recipe or Recipe.fine_tuning()
     processes = join_processes(device)
     parts = data if isinstance(data, Parts) else parts_of_folder(data, seed=recipe.seed)
     run = RunFolder(Path(out), resume=resume)
@@ -156,8 +176,12 @@ def train(
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
     every = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     boxes = _boxes(model, every, run, work)
+    changed: dict[str, Any] = {"train": True, "num_patches": train_patches}
+    changed |= {"augment": augment, "crop_scale": crop_scale}
     views = {
-        name: TwoStreamDataset.for_model(model, part, boxes[name], train=name == "train")
+        name: TwoStreamDataset.for_model(
+            model, part, boxes[name], **(changed if name == "train" else {})
+        )
         for name, part in every.items()
     }
     fitted = fit(
@@ -167,6 +191,7 @@ def train(
         recipe=recipe,
         run_folder=run,
         resume=resume,
+        trackers=trackers,
         **work,
     )
     found = evaluate(model, views["test"], frozen=recipe.freeze, **work)
@@ -174,7 +199,66 @@ def train(
     if processes.is_main_process:
         curves = run.path / "curves.png"
         draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out="validation")
+        counts = {name: f"{len(part)} pictures" for name, part in every.items()}
+        seen = {"augment": name_of_augment(augment), "crop_scale": crop_scale}
+        write_report(
+            run.path / "report.html",
+            model,
+            views["test"],
+            found,
+            title=f"How good is {run.path.name}?",
+            fitted=fitted,
+            settings={"data": {"found": parts.found, **counts}, "recipe": asdict(recipe) | seen},
+        )
     return Trained(model, found, fitted, run.path)
+
+
+def evaluate_folder(
+    model: TwoStreamClassifier,
+    data: str | PathLike[str],
+    *,
+    report: str | PathLike[str] | None = None,
+    batch_size: int = 32,
+    precision: Precision = "fp32",
+    device: Device = "auto",
+    num_workers: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Measure a model on a folder of pictures: its `test` part, or all of it without such a part.
+
+    Args:
+        model: proposes the boxes by itself; it stays as it is, but for the device.
+        data: a folder as in `parts_of_folder`; of the parts it has, `test` is taken, else `val`,
+            else all pictures, else `train`.
+        report: of the page that `write_report` writes; None writes none.
+        batch_size: pictures at once.
+        precision: "auto", "fp32", "bf16" or "fp16", as in `Recipe`.
+        device: "auto" takes an accelerator if there is one.
+        num_workers: processes that read pictures.
+        progress: show bars.
+
+    Returns:
+        `Evaluation`.
+
+    Raises:
+        FileNotFoundError: if there is no such folder, or no picture in it.
+        ValueError: if there are classes that the model has not.
+        OSError: if the page cannot be written.
+    """
+    if report is not None:
+        check_new_file(Path(report))
+    layout = find_layout(Path(data))
+    part = next(name for name in ("test", "val", "all", "train") if name in layout.splits)
+    pictures = layout.splits[part]
+    labels_for(model, pictures)  # before minutes of work
+    work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
+    boxes = propose_boxes_for(model, pictures, **work)
+    views = TwoStreamDataset.for_model(model, pictures, boxes)
+    found = evaluate(model, views, batch_size=batch_size, precision=precision, **work)
+    if report is not None and join_processes().is_main_process:
+        said = {"found": layout.name, "part": part, "pictures": len(pictures)}
+        write_report(Path(report), model, views, found, settings={"data": said})
+    return found
 
 
 def _boxes(

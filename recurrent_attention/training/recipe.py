@@ -122,6 +122,33 @@ class Recipe:
             )
 
     @classmethod
+    def fine_tuning(cls, **changes: Any) -> "Recipe":
+        """Return the recipe of `train` and of the command: both backbones are trained.
+
+        An averaged model, clipped gradients and no decay of biases and norms, as timm's recipes
+        have them.
+
+        Args:
+            **changes: attributes that are to be others.
+        """
+        ours: dict[str, Any] = {"epochs": 15, "head_lr": 2e-3, "label_smoothing": 0.1}
+        ours |= {"clip_grad": 1.0, "ema_decay": 0.9998, "precision": "auto"}
+        return cls(**(ours | changes))
+
+    @classmethod
+    def heads_only(cls, **changes: Any) -> "Recipe":
+        """Return the recipe for frozen backbones, whose features are computed once.
+
+        It is that of docs/results.md.
+
+        Args:
+            **changes: attributes that are to be others.
+        """
+        ours: dict[str, Any] = {"epochs": 15, "head_lr": 2e-3, "label_smoothing": 0.1}
+        ours |= {"freeze": True, "decay_biases": True}
+        return cls(**(ours | changes))
+
+    @classmethod
     def paper(cls, *, epochs: int = 90, batch_size: int = 32, seed: int = 0) -> "Recipe":
         """Return the recipe of the authors' code: SGD at 1e-3 everywhere, steps at 30 and 60.
 

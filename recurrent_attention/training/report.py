@@ -1,0 +1,200 @@
+"""One page that tells how good a model is: a single HTML file, which opens without a network."""
+
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import timm
+import torch
+
+from recurrent_attention._errors import printable
+from recurrent_attention._files import whole_file
+from recurrent_attention._version import __version__
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.training.answers import STREAMS, Answers
+from recurrent_attention.training.evaluation import Evaluation
+from recurrent_attention.training.fitting import FitResult
+from recurrent_attention.training.report_pictures import (
+    curves_as_url,
+    explained_as_url,
+    thumbnail_as_url,
+)
+
+PAIRS, SHOWN_OF_PAIR = 8, 3
+WORST, GOOD = 4, 3
+STREAM_NAMES = {"fused": "both", "global": "global stream", "local": "local stream"}
+
+
+def write_report(
+    path: str | Path,
+    model: TwoStreamClassifier,
+    data: TwoStreamDataset,
+    found: Evaluation,
+    *,
+    title: str = "How good is the model?",
+    fitted: FitResult | None = None,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Write what an evaluation found as a page: figures, mistakes, and explained pictures.
+
+    Args:
+        path: of the .html file, which is written whole or not at all.
+        model: that was evaluated; it stays as it is.
+        data: that it was evaluated on.
+        found: what `evaluate` returned for them.
+        title: of the page.
+        fitted: what `fit` returned, for the curves; None leaves them out.
+        settings: groups of settings to list, by their headings.
+
+    Raises:
+        ValueError: if `found` holds no answers, or those to other pictures.
+        OSError: if the file cannot be written.
+    """
+    answers = found.answers
+    if answers is None or answers.names != data.pictures.names:
+        raise ValueError(
+            "Expected `found` to be what evaluate(model, data) returned for these pictures, but "
+            f"got answers to {'none' if answers is None else 'others'}."
+        )
+    numbers = found.numbers()
+    own: dict[str, Mapping[str, Any]] = dict(settings or {})
+    own["model"] = {k: v for k, v in model.config.items() if k != "class_names"}
+    own["versions"] = {
+        "recurrent-attention": __version__,
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "python": platform.python_version(),
+    }
+    page = _template().render(
+        title=title,
+        subtitle=_subtitle(model, answers),
+        headline=_headline(numbers),
+        parts=f"{data.num_patches} parts" if data.num_patches > 1 else "one part",
+        num_pictures=found.num_images,
+        streams=[
+            {
+                "name": name,
+                "top1": _percent(numbers[f"{stream}_top1"]),
+                "top5": _percent(numbers[f"{stream}_top5"]),
+                "mean": _percent(numbers[f"{stream}_mean_per_class"]),
+            }
+            for stream, name in STREAM_NAMES.items()
+        ],
+        spread=_spread(found.fused_top1, found.num_images),
+        curves=None if fitted is None else curves_as_url(fitted),
+        pairs=_pairs(data, answers),
+        explained=_explained(model, data, answers),
+        settings=[
+            {"title": name, "values": [(k, printable(v)) for k, v in group.items()]}
+            for name, group in own.items()
+        ],
+    )
+    with whole_file(Path(path)) as beside:
+        beside.write_text(page, encoding="utf-8")
+
+
+def _template() -> jinja2.Template:
+    loader = jinja2.PackageLoader("recurrent_attention.training", ".")
+    environment = jinja2.Environment(loader=loader, autoescape=True)
+    return environment.get_template("report.html.jinja")
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _subtitle(model: TwoStreamClassifier, answers: Answers) -> str:
+    return (
+        f"{model.settings.backbone}, {len(answers.class_names)} classes, whole pictures at "
+        f"{model.image_size} px and parts at {model.patch_size} px, measured on {len(answers)} "
+        "pictures"
+    )
+
+
+def _headline(numbers: Mapping[str, float]) -> list[dict[str, str]]:
+    gain = 100 * (numbers["fused_top1"] - numbers["global_top1"])
+    return [
+        {"value": f"{_percent(numbers['fused_top1'])} %", "name": "top-1, both streams"},
+        {"value": f"{_percent(numbers['global_top1'])} %", "name": "top-1, whole picture alone"},
+        {"value": f"{gain:+.1f}", "name": "points by looking at parts"},
+        {"value": f"{_percent(numbers['fused_top5'])} %", "name": "top-5, both streams"},
+    ]
+
+
+def _spread(share: float, count: int) -> str:
+    """Say how far chance alone moves a share of so many pictures."""
+    error = 100 * (share * (1 - share) / count) ** 0.5
+    return (
+        f"With {count} pictures, chance moves these figures by about {error:.1f} points "
+        "(one standard error); smaller differences say nothing."
+    )
+
+
+def _pairs(data: TwoStreamDataset, answers: Answers) -> list[dict[str, Any]]:
+    labels = answers.labels.tolist()
+    pairs = []
+    for label, answered, pictures in answers.confused_pairs(PAIRS):
+        example = [labels.index(answered)] if answered in labels else []
+        pairs.append(
+            {
+                "label": printable(answers.class_names[label]),
+                "answered": printable(answers.class_names[answered]),
+                "count": len(pictures),
+                "of": labels.count(label),
+                "mistaken": [thumbnail_as_url(data, i) for i in pictures[:SHOWN_OF_PAIR]],
+                "example": [thumbnail_as_url(data, i) for i in example],
+            }
+        )
+    return pairs
+
+
+def _explained(
+    model: TwoStreamClassifier, data: TwoStreamDataset, answers: Answers
+) -> list[dict[str, Any]]:
+    """Explain the surest wrong answers, and the surest right ones, each of another class."""
+    fused = STREAMS.index("fused")
+    right = answers.classes[:, fused, 0] == answers.labels
+    order = answers.probabilities[:, fused, 0].argsort(descending=True, stable=True).tolist()
+    wrong = [i for i in order if not right[i]][:WORST]
+    seen: set[int] = set()
+    good: list[int] = []
+    for i in order:
+        label = int(answers.labels[i])
+        if right[i] and label not in seen and len(good) < GOOD:
+            seen.add(label)
+            good.append(i)
+    text = (
+        "The maps show what speaks for the answer that was given: red for much. Under each part "
+        "stands how much it counted."
+    )
+    return [
+        {
+            "title": "The worst mistakes",
+            "text": f"Answers that were wrong, and surest of themselves. {text}",
+            "figures": [_figure(model, data, answers, i) for i in wrong],
+        },
+        {
+            "title": "Right, and sure",
+            "text": f"The surest right answers, each of another class. {text}",
+            "figures": [_figure(model, data, answers, i) for i in good],
+        },
+    ]
+
+
+def _figure(
+    model: TwoStreamClassifier, data: TwoStreamDataset, answers: Answers, index: int
+) -> dict[str, str]:
+    answer = answers[index]
+    best, share = answer.fused[0]
+    said = f"{printable(best)}, {100 * share:.0f} % sure"
+    title = said if best == answer.label else f"{printable(answer.label)}, taken for {said}"
+    alone = {"whole picture": answer.global_stream, "parts": answer.local_stream}
+    texts = [f"{name} alone: {printable(ranking[0][0])}" for name, ranking in alone.items()]
+    return {
+        "title": title,
+        "text": f"({printable(answer.name)}; {', '.join(texts)})",
+        "image": explained_as_url(model, data, answers, index),
+    }
