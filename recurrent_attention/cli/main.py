@@ -31,9 +31,9 @@ class OneSentence(click.Group):
                 return super().invoke(ctx)
         except BrokenPipeError:  # of `| head`, which click ends without a word
             raise
-        except (OSError, ValueError, TypeError, ImportError, FloatingPointError) as error:
+        except (OSError, ValueError, ImportError, FloatingPointError) as error:
             raise Failed(sentence_of(error)) from error
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:
             if not str(error).startswith("Expected "):  # not ours: where it came from is wanted
                 raise
             raise Failed(sentence_of(error)) from error

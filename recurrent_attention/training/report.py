@@ -88,7 +88,7 @@ def write_report(
         pairs=_pairs(data, answers),
         explained=_explained(model, data, answers),
         settings=[
-            {"title": name, "values": [(k, printable(v)) for k, v in group.items()]}
+            {"title": name, "rows": [(k, printable(v)) for k, v in group.items()]}
             for name, group in own.items()
         ],
     )
