@@ -82,6 +82,7 @@ def check_new_file(path: Path) -> None:
         IsADirectoryError: if it is a folder.
         ValueError: if it is a pipe, socket or device, which a file would take the place of.
         FileNotFoundError: if the folder does not exist.
+        NotADirectoryError: if what should be the folder is none.
         OSError: if nothing can be written there.
     """
     kind = kind_of(path)
@@ -90,9 +91,15 @@ def check_new_file(path: Path) -> None:
     if kind not in ("a file", "a link to nothing", "nothing"):
         raise ValueError(f"Expected `path` to be a file, but {printable(path)} is {kind}.")
     if not path.parent.is_dir():
-        parent, kind = printable(path.parent), kind_of(path.parent)
-        state = f"there is no {parent}. Create it first" if "nothing" in kind else f"it is {kind}"
-        raise FileNotFoundError(f"Expected `path` to be in an existing folder, but {state}.")
+        where, kind = printable(path.parent), kind_of(path.parent)
+        if kind == "nothing":
+            raise FileNotFoundError(
+                f"Expected `path` to be in an existing folder, but there is no {where}. Create it "
+                "first."
+            )
+        raise NotADirectoryError(
+            f"Expected `path` to be in an existing folder, but {where} is {kind}."
+        )
     beside = _beside(path)
     try:
         with suppress(FileNotFoundError):

@@ -12,6 +12,7 @@ import click
 from recurrent_attention._version import __version__
 from recurrent_attention.cli import models, pictures, training
 from recurrent_attention.cli.failures import sentence_of
+from recurrent_attention.cli.interrupts import kept_interrupts
 
 
 class Failed(click.ClickException):
@@ -26,7 +27,8 @@ class OneSentence(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run a subcommand."""
         try:
-            return super().invoke(ctx)
+            with kept_interrupts():
+                return super().invoke(ctx)
         except BrokenPipeError:  # of `| head`, which click ends without a word
             raise
         except (OSError, ValueError, TypeError, ImportError, FloatingPointError) as error:
