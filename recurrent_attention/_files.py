@@ -82,6 +82,7 @@ def check_new_file(path: Path) -> None:
         IsADirectoryError: if it is a folder.
         ValueError: if it is a pipe, socket or device, which a file would take the place of.
         FileNotFoundError: if the folder does not exist.
+        NotADirectoryError: if what should be the folder is none.
         OSError: if nothing can be written there.
     """
     kind = kind_of(path)
@@ -91,8 +92,14 @@ def check_new_file(path: Path) -> None:
         raise ValueError(f"Expected `path` to be a file, but {printable(path)} is {kind}.")
     if not path.parent.is_dir():
         where, kind = printable(path.parent), kind_of(path.parent)
-        got = f"there is no {where}. Create it first" if kind == "nothing" else f"{where} is {kind}"
-        raise FileNotFoundError(f"Expected `path` to be in an existing folder, but {got}.")
+        if kind == "nothing":
+            raise FileNotFoundError(
+                f"Expected `path` to be in an existing folder, but there is no {where}. Create it "
+                "first."
+            )
+        raise NotADirectoryError(
+            f"Expected `path` to be in an existing folder, but {where} is {kind}."
+        )
     beside = _beside(path)
     try:
         with suppress(FileNotFoundError):

@@ -14,6 +14,7 @@ from recurrent_attention._files import whole_file
 from recurrent_attention._version import __version__
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.inference.sheet import readable
 from recurrent_attention.training.answers import STREAMS, Answers
 from recurrent_attention.training.evaluation import Evaluation
 from recurrent_attention.training.fitting import FitResult
@@ -140,8 +141,8 @@ def _pairs(data: TwoStreamDataset, answers: Answers) -> list[dict[str, Any]]:
         example = [labels.index(answered)] if answered in labels else []
         pairs.append(
             {
-                "label": printable(answers.class_names[label]),
-                "answered": printable(answers.class_names[answered]),
+                "label": readable(answers.class_names[label]),
+                "answered": readable(answers.class_names[answered]),
                 "count": len(pictures),
                 "of": labels.count(label),
                 "mistaken": [thumbnail_as_url(data, i) for i in pictures[:SHOWN_OF_PAIR]],
@@ -167,7 +168,7 @@ def _explained(
             seen.add(label)
             good.append(i)
     text = (
-        "The maps show what speaks for the answer that was given: red for much. Under each part "
+        "The maps show what speaks for the answer that was given: yellow for much. Under each part "
         "stands how much it counted."
     )
     return [
@@ -189,10 +190,10 @@ def _figure(
 ) -> dict[str, str]:
     answer = answers[index]
     best, share = answer.fused[0]
-    said = f"{printable(best)}, {100 * share:.0f} % sure"
-    title = said if best == answer.label else f"{printable(answer.label)}, taken for {said}"
+    said = f"{readable(best)}, {100 * share:.0f} % sure"
+    title = said if best == answer.label else f"{readable(answer.label)}, taken for {said}"
     alone = {"whole picture": answer.global_stream, "parts": answer.local_stream}
-    texts = [f"{name} alone: {printable(ranking[0][0])}" for name, ranking in alone.items()]
+    texts = [f"{name} alone: {readable(ranking[0][0])}" for name, ranking in alone.items()]
     return {
         "title": title,
         "text": f"({printable(answer.name)}; {', '.join(texts)})",
