@@ -31,7 +31,7 @@ from recurrent_attention.training.processes import Resources, Termination, end_p
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.records import line_of, validation_record
 from recurrent_attention.training.run_folder import RunFolder
-from recurrent_attention.training.tracking import start_tracking, track_epoch
+from recurrent_attention.training.tracking import end_tracking, start_tracking, track_epoch
 
 CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
 OnEpoch = Callable[[dict[str, Any]], bool | None]
@@ -150,7 +150,7 @@ class TrainingLoop:
                     with self._averaged():
                         self._close_epoch(self._validate())
         finally:
-            self.accelerator.end_training()
+            end_tracking(self.accelerator)
         self.model.load_state_dict(self.best_weights, strict=False)
 
     def _is_over(self) -> bool:
