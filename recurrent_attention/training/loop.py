@@ -25,7 +25,7 @@ from recurrent_attention.training.evaluation import (
     show_scores,
 )
 from recurrent_attention.training.mixing import class_weights, mix
-from recurrent_attention.training.networks import train_pass
+from recurrent_attention.training.networks import counted_once, train_pass
 from recurrent_attention.training.optimization import Schedule, build_optimizer
 from recurrent_attention.training.processes import Resources, Termination, end_process, from_main
 from recurrent_attention.training.recipe import Recipe
@@ -187,7 +187,8 @@ class TrainingLoop:
                 output = train_pass(self.network, first, second, accelerator.num_processes)
                 loss = self.loss_of(output, targets)
                 save, end = self._look_around(loss, indices)
-                accelerator.backward(loss)
+                with counted_once(self.model, self.recipe.grad_checkpointing):
+                    accelerator.backward(loss)
                 if accelerator.sync_gradients and self.recipe.clip_grad is not None:
                     accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)
                 self.optimizer.step()
