@@ -126,6 +126,7 @@ def test_class_weights_equal_a_loop():
     assert sum(found[label].item() for label in labels) / len(labels) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_fit_trains_on_what_was_mixed(colored_pictures, monkeypatch):
     """The network sees the mixed views, the loss their targets; validation sees neither."""
     given, seen = [], []
