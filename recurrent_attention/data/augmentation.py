@@ -1,5 +1,6 @@
 """Transforms of the user's, on a picture and its boxes together."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from torchvision.transforms import v2
 Augment = Callable[..., Any]
 NAMED = ("none", "color", "trivial")
 MIN_VISIBLE = 0.5  # a box counts while half of it is left; less shows another part
+TRIES = 16  # a transform that is applied by chance is tried until chance can hardly have hidden it
+TRIED_SIDES = (64, 1024)  # one that cuts out a fixed size needs a picture of that size
 
 
 def takes_boxes(augment: Augment, channels: int) -> bool:
@@ -28,17 +31,26 @@ def takes_boxes(augment: Augment, channels: int) -> bool:
     Raises:
         TypeError: if it takes neither, or returns something else.
     """
-    pixels, boxes = torch.zeros(channels, 64, 64, dtype=torch.uint8), torch.tensor([[8.0] * 4])
-    boxes[:, 2:] += 40
+    small, large = TRIED_SIDES
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
         try:
-            augment_picture(augment, pixels, boxes)
-        except TypeError as refused:
-            try:
-                _checked(augment(tv_tensors.Image(pixels)), channels)
-            except (TypeError, ValueError, RuntimeError):
-                raise refused from None
-            return False
+            return all(_takes_boxes_of(augment, channels, small) for _ in range(TRIES))
+        except ValueError:
+            return _takes_boxes_of(augment, channels, large)
+
+
+def _takes_boxes_of(augment: Augment, channels: int, side: int) -> bool:
+    pixels = torch.zeros(channels, side, side, dtype=torch.uint8)
+    boxes = torch.tensor([[0.125, 0.125, 0.75, 0.75]]) * side
+    try:
+        augment_picture(augment, pixels, boxes)
+    except TypeError as refused:
+        try:
+            _checked(augment(tv_tensors.Image(pixels)), channels)
+        except (TypeError, ValueError, RuntimeError):
+            raise refused from None
+        return False
     return True
 
 
@@ -66,8 +78,15 @@ def augment_picture(augment: Augment, pixels: Tensor, boxes: Tensor) -> tuple[Te
             "Expected `augment` to return a picture and its boxes, as transforms of "
             f"torchvision.transforms.v2 do, but got {type(found).__name__}."
         )
-    image = _checked(found[0], len(pixels))
-    moved = found[1].as_subclass(Tensor).to(boxes.dtype)
+    image, moved = _checked(found[0], len(pixels)), found[1]
+    if isinstance(moved, tv_tensors.BoundingBoxes):
+        moved = v2.functional.convert_bounding_box_format(moved, new_format="XYXY")
+    moved = moved.as_subclass(Tensor).to(boxes.dtype)
+    if moved.ndim != 2 or moved.shape[1] != 4:
+        raise TypeError(
+            f"Expected `augment` to return boxes (n, 4), xyxy in pixels, but got shape "
+            f"{tuple(moved.shape)}."
+        )
     height, width = image.shape[1:]
     moved = moved.clamp(min=0).minimum(moved.new_tensor([width, height, width, height]))
     left = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])
@@ -111,7 +130,7 @@ def augment_view(
 def name_of_augment(augment: Augment | None) -> str:
     """Name a transform, the same in every process: by what it is and holds, or by its name."""
     if augment is None or isinstance(augment, nn.Module):
-        return repr(augment)
+        return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(augment))  # functions inside have addresses
     kind = augment if hasattr(augment, "__qualname__") else type(augment)
     return f"{kind.__module__}.{kind.__qualname__}"
 

@@ -6,6 +6,7 @@ cropped in the same way.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,8 +30,9 @@ def seed_of(*parts: int | str) -> int:
 class Draws(Dataset[tuple[Any, ...]]):
     """A data set whose samples draw from a generator seeded by seed, epoch and position.
 
-    Indexing by (epoch, index) gives `(index, *sample)`. The data draw from torch's global
-    generator, which is left wherever they leave it: training seeds it anew before each batch.
+    Indexing by (epoch, index) gives `(index, *sample)`; (epoch, index, n) is the same picture drawn
+    in another way. The data draw from torch's global generator, which is left wherever they leave
+    it: training seeds it anew before each batch.
     """
 
     data: Any
@@ -39,19 +41,20 @@ class Draws(Dataset[tuple[Any, ...]]):
     def __len__(self) -> int:
         return len(self.data)
 
-    def __getitem__(self, place: tuple[int, int]) -> tuple[Any, ...]:
-        epoch, index = place
+    def __getitem__(self, place: tuple[int, ...]) -> tuple[Any, ...]:
+        _, index, *_ = place
         # A GPU's generators have no part in reading pictures, and a worker process may not touch
         # them.
-        torch.default_generator.manual_seed(seed_of(self.seed, epoch, index))
+        torch.default_generator.manual_seed(seed_of(self.seed, *place))
         return (index, *self.data[index])
 
 
-class EpochOrder(Sampler[tuple[int, int]]):
+class EpochOrder(Sampler[tuple[int, ...]]):
     """Go over (epoch, index), in an order that seed and epoch decide on, from any place in it.
 
     `data` is as long as the epoch. Without `shuffle` the order is that of the data. With `weights`,
-    one for each sample, samples are drawn by these instead, with repetition.
+    one for each sample, samples are drawn by these instead, with repetition: the n-th repetition in
+    an epoch is (epoch, index, n), so that it is not the same view once more.
     """
 
     def __init__(
@@ -71,7 +74,7 @@ class EpochOrder(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return self.length - self.first
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
         order: Sequence[int] = range(self.length)
         if self.shuffle:
             generator = torch.Generator().manual_seed(seed_of(self.seed, self.epoch, "order"))
@@ -82,8 +85,12 @@ class EpochOrder(Sampler[tuple[int, int]]):
                 drawn = torch.rand(self.length, dtype=torch.float64, generator=generator)
                 places = torch.searchsorted(sums, drawn * sums[-1], right=True)
                 order = places.clamp_(max=self.length - 1).tolist()
-        for index in order[self.first :]:
-            yield self.epoch, index
+        seen: Counter[int] = Counter()
+        for place, index in enumerate(order):
+            again = seen[index]
+            seen[index] += 1
+            if place >= self.first:
+                yield (self.epoch, index, again) if again else (self.epoch, index)
 
 
 def loader_of(

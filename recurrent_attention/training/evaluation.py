@@ -87,7 +87,9 @@ class Scores(nn.Module):
         Targets are labels (b), or of mixed pictures (b k), of which the larger part counts.
         """
         output = TwoStreamOutput._make(t if t is None else t.detach().float() for t in output)
-        self.metrics["loss"].update(loss_of(output, targets), len(targets))
+        weight = _weight_of(targets, loss_of)
+        if weight > 0:
+            self.metrics["loss"].update(loss_of(output, targets), weight)
         self.num_images += len(targets)
         labels = targets.argmax(dim=1) if targets.is_floating_point() else targets
         for stream, logits in (
@@ -114,6 +116,13 @@ class Scores(nn.Module):
     def set_extra_state(self, state: int) -> None:
         """Take it back."""
         self.num_images = state
+
+
+def _weight_of(targets: Tensor, loss_of: TwoStreamLoss) -> float:
+    """Return what the loss of a batch was divided by, and counts for in the mean over batches."""
+    if loss_of.weight is None or targets.is_floating_point():
+        return float(len(targets))
+    return float(loss_of.weight[targets].double().sum())
 
 
 def evaluate(
@@ -215,20 +224,25 @@ def run_evaluation(
     seconds = time.perf_counter() - started
     values = scores.compute()
     top1 = (values["global"], values["local"], values["fused"])
-    answers = None if views is None else _answers(views, found)
+    answers = None if views is None else _answers(views, num_classes, found)
     return Evaluation(
         values["loss"], *top1, scores.num_images, scores.num_images / seconds, answers
     )
 
 
-def _answers(views: Views, found: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Answers:
-    """Put batches of (places, classes, probabilities) together, in the order of the data."""
+def _answers(
+    views: Views, num_classes: int, found: Sequence[tuple[Tensor, Tensor, Tensor]]
+) -> Answers:
+    """Put batches of (places, classes, probabilities) together, in the order of the data.
+
+    Classes that only the model has are named by their index, as `predict` does.
+    """
     places, classes, probabilities = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = places.argsort()
     shown = [views.boxes(i)[: views.places[i][0].num_patches] for i in range(len(views))]
     return Answers(
         views.names,
-        views.class_names,
+        (*views.class_names, *map(str, range(len(views.class_names), num_classes))),
         torch.tensor(views.labels),
         classes[order],
         probabilities[order],

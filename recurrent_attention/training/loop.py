@@ -25,13 +25,13 @@ from recurrent_attention.training.evaluation import (
     show_scores,
 )
 from recurrent_attention.training.mixing import class_weights, mix
-from recurrent_attention.training.networks import train_pass
+from recurrent_attention.training.networks import counted_once, train_pass
 from recurrent_attention.training.optimization import Schedule, build_optimizer
 from recurrent_attention.training.processes import Resources, Termination, end_process, from_main
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.records import line_of, validation_record
 from recurrent_attention.training.run_folder import RunFolder
-from recurrent_attention.training.tracking import start_tracking, track_epoch
+from recurrent_attention.training.tracking import end_tracking, start_tracking, track_epoch
 
 CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
 OnEpoch = Callable[[dict[str, Any]], bool | None]
@@ -150,7 +150,7 @@ class TrainingLoop:
                     with self._averaged():
                         self._close_epoch(self._validate())
         finally:
-            self.accelerator.end_training()
+            end_tracking(self.accelerator)
         self.model.load_state_dict(self.best_weights, strict=False)
 
     def _is_over(self) -> bool:
@@ -187,7 +187,8 @@ class TrainingLoop:
                 output = train_pass(self.network, first, second, accelerator.num_processes)
                 loss = self.loss_of(output, targets)
                 save, end = self._look_around(loss, indices)
-                accelerator.backward(loss)
+                with counted_once(self.model, self.recipe.grad_checkpointing):
+                    accelerator.backward(loss)
                 if accelerator.sync_gradients and self.recipe.clip_grad is not None:
                     accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.clip_grad)
                 self.optimizer.step()

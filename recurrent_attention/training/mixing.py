@@ -56,7 +56,7 @@ def mix(
     if not mixup and not cutmix:
         return Mixed(images, patches, targets)
     pastes = bool(cutmix) and (not mixup or float(torch.rand(())) < 0.5)
-    alpha = torch.tensor(cutmix if pastes else mixup)
+    alpha = torch.tensor(float(cutmix if pastes else mixup))
     share = float(torch.distributions.Beta(alpha, alpha).sample())
     if pastes:
         box, share = _draw_box(images.shape[-2], images.shape[-1], share)

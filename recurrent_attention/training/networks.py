@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from recurrent_attention._errors import first_line
@@ -77,16 +78,42 @@ def lent(parameters: Iterable[nn.Parameter], attribute: str, value: Any) -> Iter
 
 @contextmanager
 def checkpointed(model: TwoStreamClassifier, enable: bool) -> Iterator[None]:
-    """Let both backbones compute again, meanwhile, what they would keep, if asked to."""
+    """Let both backbones compute again, meanwhile, what they would keep, if asked to.
+
+    Several processes share their batch norms in the forward pass alone: there it is refused.
+    """
     backbones = [model.global_backbone, model.local_backbone] if enable else []
-    before = [getattr(backbone.model, "grad_checkpointing", False) for backbone in backbones]
+    modules = [module for backbone in backbones for module in backbone.modules()]
+    count = PartialState().num_processes
+    if count > 1 and any(isinstance(module, _BatchNorm) for module in modules):
+        raise ValueError(
+            f"Expected grad_checkpointing=False for batch norms that {count} processes share, "
+            "which would compute again with the pictures of one alone, but got True. Take one "
+            "process, or a backbone without batch norms."
+        )
+    before = [(m, m.grad_checkpointing) for m in modules if hasattr(m, "grad_checkpointing")]
     try:
         for backbone in backbones:
             backbone.set_grad_checkpointing(True)
         yield
     finally:
-        for backbone, was in zip(backbones, before, strict=True):
-            backbone.set_grad_checkpointing(bool(was))
+        for module, was in before:  # timm keeps it in a model, or in each of its stages
+            module.grad_checkpointing = was
+
+
+@contextmanager
+def counted_once(model: TwoStreamClassifier, recomputes: bool) -> Iterator[None]:
+    """Keep buffers, meanwhile: a backward pass that computes again shows batch norms a batch twice.
+
+    Args:
+        model: whose buffers to keep.
+        recomputes: whether there is anything to keep them from.
+    """
+    buffers = list(model.buffers()) if recomputes else []
+    before = [buffer.clone() for buffer in buffers]
+    yield
+    for buffer, value in zip(buffers, before, strict=True):
+        buffer.copy_(value)
 
 
 def train_pass(

@@ -110,6 +110,11 @@ class Recipe:
                 for number in value if name == "decay_epochs" else (value,):
                     _check_number(name, number, whole=whole)
 
+        if self.optimizer == "sgd" and not self.momentum:
+            raise ValueError(
+                "Expected `momentum` to be above 0 with optimizer='sgd', whose momentum is "
+                "Nesterov's, but got 0. Take optimizer='momentum'."
+            )
         idle = [
             name
             for name in ("mixup", "cutmix", "grad_checkpointing", "compile")

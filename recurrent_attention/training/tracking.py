@@ -45,6 +45,12 @@ def start_tracking(accelerator: Accelerator, config: dict[str, Any]) -> None:
         accelerator.init_trackers(PROJECT, config=plain)
 
 
+def end_tracking(accelerator: Accelerator) -> None:
+    """Close the trackers; Accelerate's own `end_training` would part the processes as well."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
 def track_epoch(accelerator: Accelerator, record: dict[str, Any]) -> None:
     """Tell the trackers what an epoch brought."""
     if not accelerator.log_with:

@@ -19,11 +19,12 @@ def make_model():
     )  # fmt: skip
 
 
-def make_data(colored_pictures, *, crop_scale=(0.5, 1)):
+def make_data(colored_pictures, *, crop_scale=(0.5, 1), augment=None):
     pictures, boxes = colored_pictures
     sizes = {"image_size": 32, "patch_size": 32}
+    drawn = {"train": True, "crop_scale": crop_scale, "augment": augment}
     return (
-        TwoStreamDataset(pictures, boxes, train=True, crop_scale=crop_scale, **sizes),
+        TwoStreamDataset(pictures, boxes, **drawn, **sizes),
         TwoStreamDataset(pictures, boxes, **sizes),
     )
 

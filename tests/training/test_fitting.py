@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
@@ -338,6 +339,16 @@ def test_random_crops_cannot_be_frozen(colored_pictures):
     assert str(caught.value) == (
         "Expected data for frozen backbones to show whole pictures, whose features can be kept, "
         "but got crop_scale=(0.5, 1). Pass crop_scale=None."
+    )
+
+
+def test_transforms_cannot_be_frozen(colored_pictures):
+    data = make_data(colored_pictures, augment=v2.ColorJitter(0.5))
+    with pytest.raises(ValueError) as caught:
+        fit(make_model(), data, recipe=Recipe(freeze=True), **QUIET)
+    assert str(caught.value) == (
+        "Expected data for frozen backbones to show pictures as they are, whose features can be "
+        "kept, but got augment=ColorJitter(brightness=(0.5, 1.5)). Pass augment=None."
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.runs import LOOK, QUIET, make_data, make_model, results
 from stress.kills import without_times
+from torchvision.transforms import v2
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention._files import whole_file
@@ -88,6 +89,71 @@ def test_a_resumed_run_equals_one_without_a_break(
     again = make_model()  # a run that is done already gives the same once more
     found = results(again, fit(again, *data, recipe=recipe, run_folder=run, resume=True, **QUIET))
     assert_same(found, expected)
+
+
+EVERYTHING = replace(
+    RECIPE, layer_decay=0.7, ema_decay=0.8, clip_grad=1.0, mixup=0.4, cutmix=0.4, patience=5,
+    class_balance="sampler",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere os.kill ends the process at once")
+def test_a_run_with_everything_on_resumes_bit_for_bit(
+    colored_pictures, tmp_path, monkeypatch, stop_at
+):
+    """Broken off within the second epoch, in the validation of the first, and after it."""
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pictures, boxes = colored_pictures
+    unequal = pictures.subset([0, 2, 4, 6, 8, 10, 1, 3, 12, 14, 5, 7, 9, 11, 13])
+    data = make_data((unequal, boxes), augment=v2.ColorJitter(0.5, hue=0.2))
+
+    def train(name):
+        run, model = RunFolder(tmp_path / name, resume=True), make_model()
+        given = {"recipe": EVERYTHING, "run_folder": run, "resume": True, "trackers": "tensorboard"}
+        found = results(model, fit(model, *data, **given, **QUIET))
+        state = run.checkpoints.load(run.checkpoints.steps()[-1])
+        events = accumulators.EventAccumulator(str(run.path / "recurrent-attention")).Reload()
+        told = [(event.step, event.value) for event in events.Scalars("val_loss")]
+        return found, state["average"], state["model"], told
+
+    expected = train("whole")
+    assert any(not torch.equal(expected[1][name], expected[2][name]) for name in expected[1])
+
+    def interrupt(*_):
+        raise Interrupted
+
+    def terminated(*args, **kwargs):
+        seen.append(1)
+        if len(seen) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluation(*args, **kwargs)
+
+    evaluation, seen = loop.run_evaluation, []
+    updates = 3  # an epoch: the last three pictures are left out
+    for name, error, step in (
+        ("batch", Interrupted, updates + 1),
+        ("validation", SystemExit, updates),
+        ("epoch", Interrupted, updates),
+    ):
+        with monkeypatch.context() as patched:
+            if name == "batch":
+                patched.setattr(loop, "CHECKPOINT_SECONDS", 0)
+                stop_at(updates + 2, interrupt)
+            elif name == "validation":
+                patched.setattr(loop, "run_evaluation", terminated)
+            else:
+                patched.setattr(loop.TrainingLoop, "_tell_epoch", interrupt)
+            with pytest.raises(error):
+                train(name)
+        steps = RunFolder(tmp_path / name, resume=True).checkpoints.steps()
+        assert steps[-1] == step, name
+        torch.manual_seed(99)  # whatever happens in between
+        found = train(name)
+        assert_same(found[0], expected[0])
+        for some, others in zip(found[1:3], expected[1:3], strict=True):
+            assert all(torch.equal(some[key], tensor) for key, tensor in others.items()), name
+        assert found[3] == expected[3]
 
 
 @pytest.mark.slow
