@@ -22,11 +22,12 @@ PAGES = sorted(
 
 @pytest.fixture
 def pictures_here(tmp_path, monkeypatch, colored_pictures):
-    """A working directory with `pictures`, a folder for each of two classes."""
+    """A working directory with `pictures`: wrens, of which there is a 1.jpg, and finches."""
     monkeypatch.chdir(tmp_path)
     pictures, _ = colored_pictures
     for index, name in enumerate(pictures.names):
-        target = tmp_path / "pictures" / pictures.class_names[pictures.labels[index]] / name
+        folder = tmp_path / "pictures" / ("wren", "finch")[pictures.labels[index]]
+        target = folder / ("1.jpg" if index == 0 else name)
         target.parent.mkdir(exist_ok=True)
         pictures.path(index).rename(target)
 

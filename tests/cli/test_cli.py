@@ -197,3 +197,61 @@ def test_what_cannot_be_trained_is_said_in_one_sentence(
     assert found.exit_code != 0
     assert sentence in (found.stderr or found.stdout)
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs").rglob("*.safetensors"))
+
+
+@pytest.fixture
+def trained(birds, tmp_path):
+    words = ("train", birds, "--backbone", "test_resnet", "--weights", "none", "--image-size", 64,
+             "--patch-size", 32, "--num-patches", 2, "--epochs", 1, "--freeze", "--quiet",
+             "--device", "cpu", "--out", tmp_path / "run")  # fmt: skip
+    return lambda *more: run(*words, *more)
+
+
+@pytest.mark.slow
+def test_train_leaves_a_model_a_report_and_figures(trained, birds, tmp_path):
+    found = trained("--track", "tensorboard")
+    assert found.exit_code == 0, found.output
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert f"fused{'':>12}" in found.stdout
+    assert f"{100 * result['fused_top1']:.2f}" in found.stdout
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
+    again = run("evaluate", tmp_path / "run" / "model", birds, "--report", tmp_path / "page.html",
+                "--quiet", "--device", "cpu")  # fmt: skip
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "page.html").stat().st_size > 10_000
+    assert trained().exit_code == 2  # the folder is not overwritten
+    assert trained("--resume").exit_code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--mixup", "0.2"), "Error: Expected `mixup` to be off with freeze=True"),
+        (("--track", "papyrus"), "Error: Expected `trackers` to be installed, but 'papyrus' is"),
+        (("--weights", "gone.pt"), "Error: Expected weights at gone.pt, but there is no file."),
+        (("--backbone", "resnt18"), "Error: Expected `name` to be a timm model"),
+        (("--device", "tpu"), "Error: Expected `device` to be "),
+        (("--patience", "0"), "Error: Invalid value for '--patience'"),
+    ],
+)
+def test_a_training_that_cannot_be_is_one_sentence(trained, tmp_path, more, sentence):
+    found = trained(*more)
+    assert found.exit_code == 2
+    assert sentence in found.stderr
+    assert "Traceback" not in found.stderr
+    assert not list((tmp_path / "run").rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_classes_that_a_model_has_not_are_named_before_the_work(trained, birds, tmp_path):
+    assert trained().exit_code == 0
+    (birds / "owl").rename(birds / "dodo")
+    page = tmp_path / "page.html"
+    found = run("evaluate", tmp_path / "run" / "model", birds, "--report", page, "--device", "cpu")
+    assert found.exit_code == 2
+    assert "1 of 3 are not among its 3: dodo." in found.stderr
+    assert not page.exists()
+    found = run("evaluate", tmp_path / "run" / "model", birds, "--report", tmp_path / "no" / "x")
+    assert "Error: Expected `path` to be in an existing folder" in found.stderr

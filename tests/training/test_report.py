@@ -1,0 +1,112 @@
+"""The report page: what it says is what was measured, and what names hold does no harm."""
+
+import base64
+import html
+import io
+import json
+import re
+
+import pytest
+from helpers.models import photo
+from helpers.runs import QUIET
+from PIL import Image
+
+from recurrent_attention import TwoStreamClassifier
+from recurrent_attention.data import TwoStreamDataset
+from recurrent_attention.training import (
+    Recipe,
+    evaluate,
+    evaluate_folder,
+    fit_global_head,
+    parts_of_folder,
+    propose_boxes_for,
+    train,
+    write_report,
+)
+
+NAMES = ["003.Sooty_<b>Auk", "emu", "owl"]
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("birds")
+    for number, name in enumerate(NAMES):
+        (folder / name.replace("/", "")).mkdir()
+        for seed in range(8):
+            photo(10 * number + seed).save(folder / name / f"{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def done(birds, tmp_path_factory):
+    return train(
+        birds, out=tmp_path_factory.mktemp("runs") / "first", backbone="test_resnet",
+        pretrained=False, image_size=64, patch_size=32, num_patches=2,
+        recipe=Recipe.heads_only(epochs=2), **QUIET,
+    )  # fmt: skip
+
+
+def text_of(page):
+    return html.unescape(re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<style>.*</style>", "", page)))
+
+
+def test_its_figures_are_those_of_the_evaluation(done):
+    text = text_of(done.report.read_text(encoding="utf-8"))
+    numbers = json.loads((done.folder / "result.json").read_text())
+    for stream, name in (("global", "global stream"), ("local", "local stream"), ("fused", "both")):
+        row = re.search(rf"\n {name}\s+([\d.]+)\s+([\d.]+)\s+([\d.]+)", text)
+        wanted = [numbers[f"{stream}_{kind}"] for kind in ("top1", "top5", "mean_per_class")]
+        assert [float(value) for value in row.groups()] == pytest.approx(
+            [100 * value for value in wanted], abs=0.051
+        )
+
+
+def test_it_opens_without_a_network_and_escapes_names(done):
+    page = done.report.read_text(encoding="utf-8")
+    assert "<b>Auk" not in page
+    assert "Sooty <b>Auk" in text_of(page)
+    assert not re.search(r"(src|href)=\"(?!data:image/jpeg;base64,)", page)
+    assert "<script" not in page
+    pictures = re.findall(r"data:image/jpeg;base64,([^\"]+)", page)
+    assert len(pictures) > 3
+    for picture in pictures:
+        with Image.open(io.BytesIO(base64.b64decode(picture))) as image:
+            assert min(image.size) > 90
+
+
+def test_mistakes_and_right_answers_are_told_apart(done):
+    answers, text = done.evaluation.answers, text_of(done.report.read_text(encoding="utf-8"))
+    wrong = [a for a in answers if a.fused[0][0] != a.label]
+    assert text.count("taken for") == min(4, len(wrong))
+    for answer in wrong:
+        assert answer.name in text or len(wrong) > 4
+
+
+def test_a_folder_is_evaluated_as_by_hand(done, birds, tmp_path):
+    model = TwoStreamClassifier.from_pretrained(done.folder / "model")
+    page = tmp_path / "page.html"
+    found = evaluate_folder(model, birds, report=page, **QUIET)
+    pictures = parts_of_folder(birds)
+    every = pictures.train
+    assert found.num_images == 24
+    assert "Training" not in text_of(page.read_text(encoding="utf-8"))
+    boxes = propose_boxes_for(model, every, **QUIET)
+    by_hand = evaluate(model, TwoStreamDataset.for_model(model, every, boxes), **QUIET)
+    ours = {answer.name: answer.fused for answer in found.answers}
+    for answer in by_hand.answers:
+        assert [name for name, _ in ours[answer.name]] == [name for name, _ in answer.fused]
+
+
+def test_answers_to_other_pictures_are_refused(done, birds, tmp_path):
+    pictures = parts_of_folder(birds).test
+    model = done.model
+    fit_global_head(model, pictures, recipe=Recipe.heads_only(epochs=1), **QUIET)
+    boxes = propose_boxes_for(model, pictures, **QUIET)
+    data = TwoStreamDataset.for_model(model, pictures.subset([0, 1]), boxes)
+    with pytest.raises(ValueError) as caught:
+        write_report(tmp_path / "page.html", model, data, done.evaluation)
+    assert str(caught.value) == (
+        "Expected `found` to be what evaluate(model, data) returned for these pictures, but got "
+        "answers to others."
+    )
+    assert not (tmp_path / "page.html").exists()
