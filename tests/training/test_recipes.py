@@ -283,7 +283,8 @@ def test_everything_at_once_is_the_same_twice(colored_pictures):
 @pytest.mark.skipif(
     not (shutil.which("c++") or shutil.which("g++")), reason="torch.compile needs a C++ compiler"
 )
-def test_a_compiled_network_trains_alike(colored_pictures):
+def test_a_compiled_network_trains_alike(colored_pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))  # none half written
     trained = []
     for compiled in (False, True):
         model = make_model()
