@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from accelerate import PartialState
 from accelerate.tracking import GeneralTracker
 from helpers.runs import QUIET, make_data, make_model
 
@@ -81,6 +82,18 @@ def test_trackers_are_closed_when_the_training_fails(colored_pictures):
             trackers=notebook, on_epoch=fail, **QUIET,
         )  # fmt: skip
     assert (len(notebook.told), notebook.ends) == (1, 1)
+
+
+def test_the_end_of_a_training_does_not_part_the_processes(colored_pictures, monkeypatch):
+    """Accelerate's `end_training` does: whatever several processes share afterwards would fail."""
+    parted = []
+    monkeypatch.setattr(
+        PartialState, "destroy_process_group", lambda self, group=None: parted.append(group)
+    )
+    notebook = Notebook()
+    recipe = Recipe(epochs=1, batch_size=8)
+    fit(make_model(), make_data(colored_pictures)[0], recipe=recipe, trackers=notebook, **QUIET)
+    assert (notebook.ends, parted) == (1, [])
 
 
 def test_what_is_not_installed_is_refused(colored_pictures, monkeypatch):
