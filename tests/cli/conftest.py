@@ -21,3 +21,9 @@ def birds(tmp_path):
         for seed in range(2):
             photo(10 * number + seed).save(folder / name / f"{seed}.png")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch):
+    """A name that is no folder is asked for on the Hub, five times where there is no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

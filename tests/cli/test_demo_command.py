@@ -198,7 +198,7 @@ def run(*words):
 
 def test_a_port_in_use_is_said_before_the_model_is_loaded(taken):
     found = run("nowhere", "--port", taken)
-    assert found.exit_code == 1
+    assert found.exit_code == 2
     assert found.stderr == (
         f"Error: Expected port {taken} at 127.0.0.1 to be free, but it is in use. Give another one "
         "as --port.\n"
@@ -212,7 +212,7 @@ def test_without_a_port_the_next_free_one_is_taken(taken, monkeypatch):
 
 def test_an_address_of_another_machine_is_said():
     found = run("nowhere", "--host", "192.0.2.1")  # reserved for documentation
-    assert found.exit_code == 1
+    assert found.exit_code == 2
     assert found.stderr.startswith("Error: Expected to serve at 192.0.2.1, port 7860, but got: ")
     assert found.stderr.count("\n") == 1
 
@@ -221,7 +221,7 @@ def test_a_missing_model_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
     found = run("nowhere")
-    assert found.exit_code == 1
+    assert found.exit_code == 2
     assert found.stderr.startswith(
         "Error: Expected a folder or a repository called 'nowhere', but "
     )
