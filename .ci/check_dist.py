@@ -14,9 +14,11 @@ def main(folder: Path) -> None:
         in_wheel = set(archive.namelist())
     package = {path.relative_to(ROOT).as_posix() for path in python_files("recurrent_attention")}
     metadata = {name for name in in_wheel if ".dist-info/" in name}
-    if different := sorted((in_wheel - metadata) ^ package ^ {"recurrent_attention/py.typed"}):
+    others = {"recurrent_attention/py.typed", "recurrent_attention/training/report.html.jinja"}
+    if different := sorted((in_wheel - metadata) ^ package ^ others):
         sys.exit(
-            f"Expected the wheel to hold the package and py.typed alone; they differ: {different}."
+            "Expected the wheel to hold the package, py.typed and the report's template alone; "
+            f"they differ: {different}."
         )
     if not any(name.endswith("/licenses/LICENSE") for name in metadata):
         sys.exit("Expected the wheel to hold LICENSE, but it does not.")
