@@ -1,4 +1,4 @@
-"""docs/guides/loops.md, as it stands there: every loop learns, and LoRA leaves the rest alone."""
+"""Run the code of docs/guides/loops.md: every loop learns, and LoRA changes no other weight."""
 
 from pathlib import Path
 

@@ -8,7 +8,10 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torchvision import tv_tensors
+from torchvision.ops import box_area
 from torchvision.transforms import v2
+
+from recurrent_attention.ops.boxes import clip_boxes
 
 Augment = Callable[..., Any]
 NAMED = ("none", "color", "trivial")
@@ -88,11 +91,10 @@ def augment_picture(augment: Augment, pixels: Tensor, boxes: Tensor) -> tuple[Te
             f"{tuple(moved.shape)}."
         )
     height, width = image.shape[1:]
-    moved = moved.clamp(min=0).minimum(moved.new_tensor([width, height, width, height]))
-    left = (moved[:, 2] - moved[:, 0]) * (moved[:, 3] - moved[:, 1])
+    moved = clip_boxes(moved, moved.new_tensor([0, 0, width, height]))
+    left = box_area(moved)
     if len(moved) == len(boxes):
-        before = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        left = left / before.clamp(min=1e-6)
+        left = left / box_area(boxes).clamp(min=1e-6)
         seen = (left > 0) & (left >= MIN_VISIBLE * left.max())
     else:  # the transform has left some out by itself
         seen = left > 0

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision.ops import box_area
 from torchvision.transforms import RandomResizedCrop
 
 from recurrent_attention._errors import printable
@@ -272,7 +273,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             )
             region = torch.tensor([left, top, left + width, top + height]).float()
             clipped = clip_boxes(boxes, region)
-            seen = _areas(clipped) >= MIN_VISIBLE * _areas(boxes)
+            seen = box_area(clipped) >= MIN_VISIBLE * box_area(boxes)
             if bool(seen.any()):
                 return region, clipped[seen]
         return whole, boxes
@@ -327,7 +328,3 @@ def _whole(size: tuple[int, int]) -> Tensor:
 
 def _sides(boxes: Tensor) -> list[float]:
     return (boxes[:, 2:] - boxes[:, :2]).flatten().tolist()
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

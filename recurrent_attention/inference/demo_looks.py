@@ -24,10 +24,9 @@ from recurrent_attention.inference.sheet import (
 )
 from recurrent_attention.network import TwoStreamNetwork
 
-# Inches. At `DPI` these are more pixels than the page shows at 1280, enough for a sharp screen.
+# Inches. At `SCREEN_DPI` these are more pixels than the page shows at 1280: sharp on any screen.
 PICTURE, PATCH, GAP, HEADING, BELOW = 6.4, 3.0, 0.12, 0.36, 0.1
 SCALE, RIGHT = 0.12, 0.62  # width of the colour scale, and of all that is right of the map
-DPI = 150
 NUMBER = 9.0  # points
 
 
@@ -218,22 +217,6 @@ def draw_look(looks: Looks, group: int, look: int) -> Figure:
     sheet.text(x + PATCH / 2, 0.1, heading, **size)
     sheet.scale(shown, x + PATCH + GAP, HEADING, SCALE, height, peak)
     return sheet.figure
-
-
-def pixels_of_figure(figure: Figure, dpi: float = DPI) -> Image.Image:
-    """Return what a figure with an Agg canvas looks like.
-
-    Args:
-        figure: to be drawn.
-        dpi: pixels per inch.
-
-    Returns:
-        An RGB picture.
-    """
-    figure.set_dpi(dpi)
-    canvas: Any = figure.canvas
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def _color(patch: int) -> str:

@@ -14,8 +14,8 @@ from recurrent_attention.inference.demo_looks import (
     explain_again,
     explain_file,
     looks_of,
-    pixels_of_figure,
 )
+from recurrent_attention.inference.sheet import pixels_of_figure
 from recurrent_attention.network import TwoStreamNetwork
 
 KEPT_SECONDS = 3600  # how long dropped and drawn pictures stay on disk, at most, while it runs

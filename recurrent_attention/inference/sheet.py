@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image
 from torch import Tensor
 
 from recurrent_attention._errors import printable
@@ -23,6 +24,7 @@ from recurrent_attention.ops.cell_offset import resample_cells
 
 INK, PALE = "#222222", "#858585"
 PATCH_COLORS = ("#4477aa", "#ee7733", "#228833", "#aa3377")  # tell apart, also colour-blind
+SCREEN_DPI = 150  # pixels per inch
 HUGE, LARGE, SMALL = 11.0, 8.0, 7.2  # points
 SMALL_PER_INCH, HEADLINE_PER_INCH = 17, 9.5  # characters
 
@@ -231,6 +233,22 @@ def wrapped(text: str, width: float, *, lines: int = 2, per_inch: float = SMALL_
     twice = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     characters = max(int(per_inch * width * len(text) / max(len(text) + twice, 1)), 4)
     return "\n".join(textwrap.wrap(text, characters, max_lines=lines, placeholder=" …"))
+
+
+def pixels_of_figure(figure: Figure, dpi: float = SCREEN_DPI) -> Image.Image:
+    """Return what a figure with an Agg canvas looks like.
+
+    Args:
+        figure: to be drawn.
+        dpi: pixels per inch.
+
+    Returns:
+        An RGB picture.
+    """
+    figure.set_dpi(dpi)
+    canvas: Any = figure.canvas
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
 def save_figure(figure: Figure, path: Path, dpi: float) -> None:

@@ -5,11 +5,11 @@ import io
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.inference.sheet import pixels_of_figure
 from recurrent_attention.training.answers import Answers
 from recurrent_attention.training.curves import curves_figure
 from recurrent_attention.training.fitting import FitResult
@@ -35,12 +35,13 @@ def explained_as_url(
     target = int(answers.classes[index, -1, 0])
     explained = model.explain(opened, boxes=answers.boxes[index], target=target)
     shown = opened if isinstance(opened, Image.Image) else None
-    return _figure_url(explained.figure(image=shown))
+    return _url(pixels_of_figure(explained.figure(image=shown), DOTS_PER_INCH))
 
 
 def curves_as_url(fitted: FitResult) -> str:
     """Return loss and accuracy over the epochs."""
-    return _figure_url(curves_figure(fitted.history, fitted.best_epoch, "validation"))
+    figure = curves_figure(fitted.history, fitted.best_epoch, "validation")
+    return _url(pixels_of_figure(figure, DOTS_PER_INCH))
 
 
 def _as_image(opened: Any) -> Image.Image:
@@ -50,13 +51,6 @@ def _as_image(opened: Any) -> Image.Image:
     if pixels.ndim == 3 and pixels.shape[2] not in (3, 4):
         pixels = pixels[..., 0]  # of other channels the first is shown
     return Image.fromarray(pixels)
-
-
-def _figure_url(figure: Any) -> str:
-    canvas: Any = FigureCanvasAgg(figure)
-    figure.set_dpi(DOTS_PER_INCH)
-    canvas.draw()
-    return _url(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
 
 
 def _url(picture: Image.Image) -> str:

@@ -1,16 +1,15 @@
 """A saved model, and pictures of its classes."""
 
 import pytest
-from helpers.models import make, photo
+from helpers.command import saved_model
+from helpers.models import photo
 
 NAMES = ["auk", "emu", "owl"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "birds"
-    make(num_classes=3, class_names=NAMES, num_patches=2).save_pretrained(folder)
-    return folder
+    return saved_model(tmp_path_factory, NAMES)
 
 
 @pytest.fixture

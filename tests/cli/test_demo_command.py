@@ -11,7 +11,8 @@ import sys
 
 import pytest
 from click.testing import CliRunner
-from helpers.models import make, photo
+from helpers.command import saved_model
+from helpers.models import photo
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.cli import main
@@ -25,9 +26,7 @@ WAIT = 60_000  # ms; a page is there in five seconds on an idle core
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "birds"
-    make(num_classes=3, class_names=NAMES, num_patches=2).save_pretrained(folder)
-    return folder
+    return saved_model(tmp_path_factory, NAMES)
 
 
 @pytest.fixture

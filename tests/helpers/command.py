@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 from click.testing import CliRunner
+from helpers.models import make
 
 from recurrent_attention.cli import main
 
@@ -20,3 +21,10 @@ def start(*words, **options):
     command = [sys.executable, "-m", "recurrent_attention", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     return subprocess.Popen(command, text=True, **(pipes | options))
+
+
+def saved_model(tmp_path_factory, names):
+    """Save a small model of three classes that proposes two boxes, and return its folder."""
+    folder = tmp_path_factory.mktemp("models") / "birds"
+    make(num_classes=3, class_names=names, num_patches=2).save_pretrained(folder)
+    return folder

@@ -1,4 +1,4 @@
-"""The Python of a page of Markdown, to be run as it stands there."""
+"""Read the Python blocks of a Markdown page and run them unchanged."""
 
 import re
 

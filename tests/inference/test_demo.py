@@ -21,11 +21,10 @@ from recurrent_attention.inference.demo_looks import (
     explain_again,
     explain_file,
     looks_of,
-    pixels_of_figure,
 )
 from recurrent_attention.inference.demo_page import DemoPage
 from recurrent_attention.inference.demo_tables import sentence, table_of_classes, table_of_looks
-from recurrent_attention.inference.sheet import PATCH_COLORS
+from recurrent_attention.inference.sheet import PATCH_COLORS, pixels_of_figure
 
 NAMES = ("001.Black_auk", "002.Emu", "003.<b>Owl", "004.Wren", "005.Rhea")
 
