@@ -177,10 +177,8 @@ def boxes(
         loaded.num_patches = num_patches
     listed = Pictures(folder, names, [0] * len(names), ["unknown"])
     listed, bad = listed.readable(num_workers=num_workers, progress=not quiet)
-    for path, reason in bad:
-        click.echo(
-            f"Expected a readable picture at {printable(path)}, but got: {reason}.", err=True
-        )
+    for picture in bad:
+        click.echo(str(picture), err=True)
     if len(listed) == 0:
         raise ValueError(
             f"Expected pictures that can be read in {printable(folder)}, but found none."

@@ -1,4 +1,4 @@
-"""Transforms of the user's, on a picture and its boxes together."""
+"""Random crops, and transforms of the user's, on a picture and its boxes together."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -9,15 +9,44 @@ from einops import rearrange
 from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.ops import box_area
-from torchvision.transforms import v2
+from torchvision.transforms import RandomResizedCrop, v2
 
 from recurrent_attention.ops.boxes import clip_boxes
 
 Augment = Callable[..., Any]
 NAMED = ("none", "color", "trivial")
 MIN_VISIBLE = 0.5  # a box counts while half of it is left; less shows another part
-TRIES = 16  # a transform that is applied by chance is tried until chance can hardly have hidden it
+TRIES = 10  # to show a box in a crop or a transformed picture; then the picture stays as it is
+CROP_RATIO = (3 / 4, 4 / 3)  # aspect ratios of a random crop: torchvision's and timm's default
+TRIALS = 16  # a transform that is applied by chance is tried until chance can hardly have hidden it
 TRIED_SIDES = (64, 1024)  # one that cuts out a fixed size needs a picture of that size
+
+
+def random_region(
+    size: tuple[int, int], boxes: Tensor, scale: tuple[float, float]
+) -> tuple[Tensor, Tensor]:
+    """Draw a part of a picture that shows at least half of one of its boxes.
+
+    Args:
+        size: width and height of the picture.
+        boxes: (n 4) xyxy in pixels.
+        scale: smallest and largest share of the picture's area.
+
+    Returns:
+        The part (4), xyxy, and the boxes (m 4) that are at least half in it, cut at its edge, in
+        their order; the whole picture and all of them if none is found in `TRIES` draws.
+    """
+    canvas = torch.empty(0, size[1], size[0])  # of the size alone
+    for _ in range(TRIES):
+        top, left, height, width = RandomResizedCrop.get_params(
+            canvas, list(scale), list(CROP_RATIO)
+        )
+        region = torch.tensor([left, top, left + width, top + height]).float()
+        clipped = clip_boxes(boxes, region)
+        seen = box_area(clipped) >= MIN_VISIBLE * box_area(boxes)
+        if bool(seen.any()):
+            return region, clipped[seen]
+    return torch.tensor([0.0, 0.0, *size]), boxes
 
 
 def takes_boxes(augment: Augment, channels: int) -> bool:
@@ -38,7 +67,7 @@ def takes_boxes(augment: Augment, channels: int) -> bool:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         try:
-            return all(_takes_boxes_of(augment, channels, small) for _ in range(TRIES))
+            return all(_takes_boxes_of(augment, channels, small) for _ in range(TRIALS))
         except ValueError:
             return _takes_boxes_of(augment, channels, large)
 

@@ -15,7 +15,7 @@ from recurrent_attention._errors import printable
 from recurrent_attention._files import kind_of
 from recurrent_attention._workers import leave_signals
 from recurrent_attention.images.levels import RangeWarning
-from recurrent_attention.images.reading import open_picture, picture_size
+from recurrent_attention.images.reading import open_picture, picture_size, unreadable
 
 Fault = Literal["unreadable", "decompression bomb", "wrong size", "wrong range"]
 MIN_SIDE = 8  # pixels: below, a picture shows nothing, and most backbones leave no cell of it
@@ -28,10 +28,15 @@ class BadPicture(NamedTuple):
     Attributes:
         path: where it lies.
         reason: what is wrong with it.
+
+    Its `str` is a sentence of both.
     """
 
     path: Path
     reason: str
+
+    def __str__(self) -> str:
+        return unreadable(f"at {printable(self.path)}", self.reason)
 
 
 class Decoded(NamedTuple):

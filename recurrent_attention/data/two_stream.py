@@ -7,15 +7,14 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.ops import box_area
-from torchvision.transforms import RandomResizedCrop
 
 from recurrent_attention._errors import printable
 from recurrent_attention.data.augmentation import (
-    MIN_VISIBLE,
+    TRIES,
     Augment,
     augment_picture,
     augment_view,
+    random_region,
     takes_boxes,
 )
 from recurrent_attention.data.boxes import Boxes
@@ -28,10 +27,7 @@ from recurrent_attention.images.views import (
     resampling,
 )
 from recurrent_attention.network import TwoStreamNetwork
-from recurrent_attention.ops.boxes import check_boxes, clip_boxes
-
-CROP_RATIO = (3 / 4, 4 / 3)  # aspect ratios of a random crop: torchvision's and timm's default
-CROP_TRIES = 10  # then the whole picture is taken
+from recurrent_attention.ops.boxes import check_boxes, clip_boxes, mirror_boxes
 
 
 class TwoStreamSample(NamedTuple):
@@ -203,7 +199,9 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         if self.train and self.augment is not None and self.augments_boxes:
             pixels, boxes = self._augmented(index, size, boxes)
             size = (pixels.shape[2], pixels.shape[1])
-        region, boxes = self._choose_region(size, boxes)
+        region = _whole(size)
+        if self.train and self.crop_scale:
+            region, boxes = random_region(size, boxes, self.crop_scale)
         if self.train:
             order = torch.randperm(len(boxes))
             order = order.repeat(-(-self.num_patches // len(boxes)))  # a crop can leave too few
@@ -219,15 +217,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         boxes = (boxes - region[[0, 1, 0, 1]]) * scale
         if self.train and self.flip and bool(torch.rand(()) < 0.5):
             image, patches = image.flip(-1), patches.flip(-1)
-            boxes = torch.stack(
-                [
-                    self.image_size - boxes[:, 2],
-                    boxes[:, 1],
-                    self.image_size - boxes[:, 0],
-                    boxes[:, 3],
-                ],
-                dim=1,
-            )
+            boxes = mirror_boxes(boxes, self.image_size)
         if self.train and self.augment is not None and not self.augments_boxes:
             change = partial(augment_view, self.augment, mean=self.mean, std=self.std)
             image, patches = change(image), torch.stack([change(patch) for patch in patches])
@@ -261,45 +251,22 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         check_boxes(boxes, size, printable(name))
         return clip_boxes(boxes, _whole(size))
 
-    def _choose_region(self, size: tuple[int, int], boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Choose what part of the picture is shown, and the boxes that lie in it, cut to it."""
-        whole = _whole(size)
-        if not (self.train and self.crop_scale):
-            return whole, boxes
-        canvas = torch.empty(0, size[1], size[0])  # of the size alone
-        for _ in range(CROP_TRIES):
-            top, left, height, width = RandomResizedCrop.get_params(
-                canvas, list(self.crop_scale), list(CROP_RATIO)
-            )
-            region = torch.tensor([left, top, left + width, top + height]).float()
-            clipped = clip_boxes(boxes, region)
-            seen = box_area(clipped) >= MIN_VISIBLE * box_area(boxes)
-            if bool(seen.any()):
-                return region, clipped[seen]
-        return whole, boxes
-
     def _augmented(self, index: int, size: tuple[int, int], boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Decode a picture, and transform it with its boxes; draw again if none is left."""
         pixels = self._decoded(index, size, _whole(size), boxes)
         boxes = boxes * _shrinking(pixels, size)
         assert self.augment is not None
-        for _ in range(CROP_TRIES):
+        for _ in range(TRIES):
             changed, moved = augment_picture(self.augment, pixels, boxes)
             if len(moved):
                 return changed, moved
         return pixels, boxes
 
     def _decoded(self, index: int, size: tuple[int, int], region: Tensor, boxes: Tensor) -> Tensor:
-        """Decode a picture once, as finely as its views need it.
+        """Decode a picture once, as finely as the views of `region` and `boxes` need it.
 
-        Args:
-            index: of the picture.
-            size: its width and height, in whose pixels the boxes are.
-            region: (4) of the image.
-            boxes: (p 4) of the patches.
-
-        Returns:
-            Its pixels (c h w) uint8, possibly fewer than it has.
+        Both are in pixels of the whole picture, which has `size`. Return (c h w) uint8, possibly
+        fewer pixels than that.
         """
         reduction = min(
             reduction_for(_sides(region[None]), self.image_size),

@@ -160,8 +160,20 @@ def _one_sentence(where: str, hint: str = "") -> Iterator[None]:
         raise FileNotFoundError(f"Expected a picture {where}, but there is no file.") from None
     except _UNREADABLE as error:
         reason = printable(str(error) or type(error).__name__).rstrip(".")
-        sentence = f"Expected a readable picture {where}, but got: {reason}.{hint}"
-        raise ValueError(sentence) from error
+        raise ValueError(unreadable(where, reason) + hint) from error
+
+
+def unreadable(where: str, reason: str) -> str:
+    """Say in a sentence that a picture cannot be read.
+
+    Args:
+        where: it is, as in "at bird.jpg".
+        reason: what is wrong with it, without a full stop.
+
+    Returns:
+        The sentence.
+    """
+    return f"Expected a readable picture {where}, but got: {reason}."
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Boxes in pixels of a picture: the one check of them, and what of them lies in a region."""
+"""Boxes in pixels of a picture: the one check of them, clipped to a region, mirrored."""
 
 import torch
 from torch import Tensor
@@ -60,3 +60,17 @@ def clip_boxes(boxes: Tensor, region: Tensor) -> Tensor:
     """
     low, high = region[[0, 1, 0, 1]], region[[2, 3, 2, 3]]
     return torch.minimum(torch.maximum(boxes, low), high)
+
+
+def mirror_boxes(boxes: Tensor, width: float) -> Tensor:
+    """Move boxes to where they lie in the mirrored picture.
+
+    Args:
+        boxes: (n 4) xyxy in pixels.
+        width: of the picture.
+
+    Returns:
+        (n 4).
+    """
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    return torch.stack([width - x1, y0, width - x0, y1], dim=-1)

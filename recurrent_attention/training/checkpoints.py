@@ -1,7 +1,5 @@
-"""The checkpoints of a run: what it takes to go on as if nothing had happened."""
+"""The checkpoints of a run, as files: the best one and the last."""
 
-import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +9,6 @@ from recurrent_attention._errors import first_line, printable
 from recurrent_attention._files import check_regular_file, whole_file
 
 FORMAT = 1
-
-
-@dataclass
-class Progress:
-    """Where a run is, in numbers and lists that JSON can hold."""
-
-    epoch: int = 1  # the one that is trained, from 1
-    batches: int = 0  # of it that are done
-    step: int = 0  # updates done since the beginning
-    seconds: float = 0.0  # that this epoch's training took so far
-    record: dict[str, Any] | None = None  # of this epoch, once trained and not yet validated
-    history: list[dict[str, Any]] = field(default_factory=list)  # the epochs before
-    best_score: float = -math.inf  # highest so far
-    best_epoch: int = 0  # whose weights have it
-    best_step: int = -1  # of its checkpoint
-    stopped: bool = False  # by the caller's `on_epoch`
 
 
 class Checkpoints:

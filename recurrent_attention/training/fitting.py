@@ -182,7 +182,7 @@ def fit(
             on_batch=on_batch,
         )
         if resume:
-            loop.resume()
+            loop.state.resume()
         loop.run()
         model.eval()
         return FitResult(loop.progress.history, loop.progress.best_epoch)

@@ -14,8 +14,7 @@ from tqdm.auto import tqdm
 from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.training.averaging import WeightAverage, trained_weights
-from recurrent_attention.training.checkpoints import Progress, check_identity
+from recurrent_attention.training.averaging import WeightAverage
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly, seed_of
 from recurrent_attention.training.evaluation import (
     Evaluation,
@@ -31,9 +30,9 @@ from recurrent_attention.training.processes import Resources, Termination, end_p
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.records import line_of, validation_record
 from recurrent_attention.training.run_folder import RunFolder
+from recurrent_attention.training.state import TrainingState
 from recurrent_attention.training.tracking import end_tracking, start_tracking, track_epoch
 
-CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
 OnEpoch = Callable[[dict[str, Any]], bool | None]
 OnBatch = Callable[[dict[str, Any]], None]
 
@@ -92,9 +91,11 @@ class TrainingLoop:
         self.batches_per_epoch = len(self.loader)
         updates = math.ceil(self.batches_per_epoch / recipe.accumulation_steps)
         self.schedule = Schedule(self.optimizer.optimizer, recipe, updates)
-        self.average: WeightAverage | None = None
-        if recipe.ema_decay is not None:
-            self.average = WeightAverage(self.model, recipe.ema_decay, freeze=recipe.freeze)
+        self.average = (
+            None
+            if recipe.ema_decay is None
+            else WeightAverage(self.model, recipe.ema_decay, freeze=recipe.freeze)
+        )
         if recipe.compile:
             self.network.compile()
         self.validation_loader = None
@@ -104,39 +105,20 @@ class TrainingLoop:
                 loader_of(self.validation_data, self.validation_order, recipe.batch_size, workers)
             )
 
-        self.progress = Progress()
         self.scores = Scores(self.model.num_classes, accelerator.device)
-        self.best_weights: dict[str, Tensor] = {}
+        self.state = TrainingState(
+            accelerator=accelerator,
+            model=self.model,
+            optimizer=self.optimizer,
+            schedule=self.schedule,
+            average=self.average,
+            scores=self.scores,
+            freeze=recipe.freeze,
+            run_folder=self.run_folder,
+            identity=self.identity,
+        )
+        self.progress = self.state.progress
         self.termination = Termination()
-        self.saved_at = time.monotonic()
-
-    def resume(self) -> None:
-        """Go on from the last checkpoint, if there is one, of the same model, recipe and data."""
-        assert self.run_folder is not None
-        checkpoints = self.run_folder.checkpoints
-        # The main process says which; one that cannot see the file must not begin by itself.
-        steps = from_main(checkpoints.steps)
-        if not steps:
-            return
-        state = checkpoints.load(steps[-1])
-        check_identity(state["identity"], self.identity, checkpoints.path(steps[-1]))
-        self.progress = Progress(**state["progress"])
-        if self.progress.best_step >= 0:
-            is_last = self.progress.best_step == steps[-1]
-            best = state if is_last else checkpoints.load(self.progress.best_step)
-            self.best_weights = best["model" if self.average is None else "average"]
-            self.model.load_state_dict(self.best_weights, strict=False)
-            # A kill may have come between a checkpoint and what is made from it.
-            self.run_folder.save_model(self.model)
-            self.run_folder.write_metrics(self.progress.history)
-        self.model.load_state_dict(state["model"], strict=False)
-        self.optimizer.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.go_to(state["schedule"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.scores.load_state_dict(state["scores"])
-        if self.accelerator.scaler is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def run(self) -> None:
         """Train to the end; the model holds the best epoch's weights afterwards."""
@@ -151,7 +133,7 @@ class TrainingLoop:
                         self._close_epoch(self._validate())
         finally:
             end_tracking(self.accelerator)
-        self.model.load_state_dict(self.best_weights, strict=False)
+        self.model.load_state_dict(self.state.best_weights, strict=False)
 
     def _is_over(self) -> bool:
         at, patience = self.progress, self.recipe.patience
@@ -206,7 +188,7 @@ class TrainingLoop:
             if not accelerator.sync_gradients or at.batches == self.batches_per_epoch:
                 continue  # between two updates nothing can be saved; after the last one, it will be
             if save or end:
-                self._save()
+                self.state.save()
             if end:
                 self._end(end)
         at.record = {"epoch": at.epoch, "lr": self.schedule.rates()}
@@ -258,13 +240,10 @@ class TrainingLoop:
         if found is not None:
             record |= validation_record(found, at.epoch)
             score = -found.loss if self.recipe.choose_epoch_by == "loss" else found.fused_top1
-        better = score > at.best_score
-        if better:
-            at.best_score, at.best_epoch, at.best_step = score, at.epoch, at.step
-            self.best_weights = self._copy_weights()
+        better = self.state.keep_if_best(score)
         at.history.append(record)
         at.epoch, at.batches, at.seconds, at.record = at.epoch + 1, 0, 0.0, None
-        self._save()
+        self.state.save()
         if self.run_folder is not None:
             if better:
                 self.run_folder.save_model(self.model)
@@ -274,14 +253,13 @@ class TrainingLoop:
         track_epoch(self.accelerator, record)
         if self._tell_epoch(record):
             at.stopped = True
-            self._save()
+            self.state.save()
         if number := self._asked():
             self._end(number)
 
     def _look_around(self, loss: Tensor, indices: Tensor) -> tuple[bool, int]:
         """Refuse a loss that is not finite; ask all processes whether to save, and to end."""
-        due = time.monotonic() - self.saved_at > CHECKPOINT_SECONDS
-        seen = [loss.item(), float(due), float(self.termination.asked)]
+        seen = [loss.item(), float(self.state.is_due()), float(self.termination.asked)]
         mine = torch.tensor(seen, device=loss.device)
         losses, dues, asks = self.accelerator.gather(mine).view(-1, 3).unbind(1)
         if not bool(torch.isfinite(losses).all()):
@@ -305,42 +283,10 @@ class TrainingLoop:
 
     def _end_if_asked(self) -> None:
         if number := self._asked():
-            self._save()
+            self.state.save()
             self._end(number)
 
     def _end(self, number: int) -> None:
         where = f"after update {self.progress.step}, in epoch {self.progress.epoch}"
         note = f"saved {where}. Start the run again with resume=True (--resume) to go on there."
         end_process(number, note if self.accelerator.is_main_process else "")
-
-    def _save(self) -> None:
-        if self.run_folder is None:
-            return
-        self.saved_at = time.monotonic()
-        scaler = self.accelerator.scaler
-        if self.accelerator.is_main_process:
-            state = {
-                "identity": self.identity,
-                "progress": asdict(self.progress),
-                "model": self._weights(),
-                "average": self.average.state_dict() if self.average is not None else None,
-                "optimizer": self.optimizer.optimizer.state_dict(),
-                "schedule": self.schedule.updates,
-                "scores": self.scores.state_dict(),
-                "scaler": scaler.state_dict() if scaler is not None else None,
-            }
-            self.run_folder.checkpoints.save(
-                state, step=self.progress.step, best_step=self.progress.best_step
-            )
-        self.accelerator.wait_for_everyone()
-
-    def _weights(self) -> dict[str, Tensor]:
-        """Return the weights that are trained, not their average."""
-        if self.average is not None:
-            return self.average.trained()
-        return trained_weights(self.model, freeze=self.recipe.freeze)
-
-    def _copy_weights(self) -> dict[str, Tensor]:
-        """Return a copy of the weights that count."""
-        counting = self._weights() if self.average is None else self.average.state_dict()
-        return {name: tensor.clone() for name, tensor in counting.items()}

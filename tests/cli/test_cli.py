@@ -71,6 +71,8 @@ def test_boxes_are_those_of_the_model(model, birds, tmp_path):
     wanted = make_again(model).predict(birds / "owl" / "1.png").boxes
     for ours, theirs in zip(boxes["owl/1.png"], wanted, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-3)
+    assert run("boxes", model, birds, "--num-patches", 3, "--out", out, "--quiet").exit_code == 0
+    assert {len(found) for found in json.loads(out.read_text())["boxes"].values()} == {3}
 
 
 def test_check_says_what_is_wrong_with_its_status(birds):

@@ -199,8 +199,8 @@ def test_unreadable_pictures_stop_the_job_or_are_counted(job, drawn, tmp_path, c
 
 
 @pytest.mark.slow
-def test_a_trained_model_is_explained_and_proposes_boxes(example, drawn, tmp_path, capsys):
-    """A folder per class, a saved model, two classes compared, and boxes for more pictures."""
+def test_a_trained_model_is_explained(example, drawn, tmp_path, capsys):
+    """A folder per class, a saved model, and two classes compared."""
     run = tmp_path / "run"
     train(
         drawn / "images", out=run, backbone="test_resnet", pretrained=False, image_size=64,
@@ -219,22 +219,9 @@ def test_a_trained_model_is_explained_and_proposes_boxes(example, drawn, tmp_pat
     best = TwoStreamClassifier.from_pretrained(run / "model").predict(picture).class_names[:2]
     assert [line.split(": ")[1].split(",")[0] for line in printed.splitlines()[-2:]] == [*best]
 
-    folder, file = drawn / "images" / "001.Red_billed_Finch", tmp_path / "boxes.json"
-    example("propose_boxes").main(
-        [str(folder), "--model", str(run / "model"), "--num-patches", "2", "--out", str(file)]
-    )
-    found = json.loads(file.read_text())["boxes"]
-    assert len(found) == 5
-    assert all(len(boxes) == 2 for boxes in found.values())
-    expected = TwoStreamClassifier.from_pretrained(run / "model").predict(picture).boxes[:2]
-    for box, wanted in zip(found[picture.name], expected, strict=True):
-        assert box == pytest.approx(wanted, abs=0.01)
-
 
 def test_examples_without_a_model(example, drawn, tmp_path):
     folder = drawn / "images"
-    with pytest.raises(FileNotFoundError, match="^Expected a saved model in "):
-        example("propose_boxes").main([str(folder), "--model", str(tmp_path)])
     with pytest.raises(FileNotFoundError, match="^Expected .*config.json"):
         example("explain_image").main([str(folder / "x.jpg"), "--model", str(tmp_path)])
 

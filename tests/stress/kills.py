@@ -27,7 +27,7 @@ from tqdm import tqdm
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.images.views import IMAGENET_MEAN, IMAGENET_STD
-from recurrent_attention.training import Recipe, RunFolder, fit, loop
+from recurrent_attention.training import Recipe, RunFolder, fit, state
 
 KILLS_PER_RUN = 5
 SECONDS = 600  # a child that takes longer hangs
@@ -150,7 +150,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     args = parser.parse_args()
     faulthandler.enable()
-    loop.CHECKPOINT_SECONDS = 0.05  # within an epoch too
+    state.CHECKPOINT_SECONDS = 0.05  # within an epoch too
     chance = random.Random(args.seed)
     kinds = ["inside"] * args.inside_saves + ["anywhere"] * (args.kills - args.inside_saves)
     chance.shuffle(kinds)

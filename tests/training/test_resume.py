@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention._files import whole_file
-from recurrent_attention.training import Recipe, RunFolder, fit, loop
+from recurrent_attention.training import Recipe, RunFolder, fit, loop, state
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.draws import Draws, EpochOrder
 
@@ -59,7 +59,7 @@ def test_a_resumed_run_equals_one_without_a_break(
     colored_pictures, tmp_path, monkeypatch, stop_at, stop, seconds, freeze
 ):
     """Stopped in the middle of batch 6, 7, 9 or 2, with a checkpoint an epoch or an update."""
-    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(state, "CHECKPOINT_SECONDS", seconds)
     data = make_data(colored_pictures, crop_scale=None if freeze else (0.5, 1))
     recipe = replace(RECIPE, freeze=freeze)
     whole = make_model()
@@ -138,7 +138,7 @@ def test_a_run_with_everything_on_resumes_bit_for_bit(
     ):
         with monkeypatch.context() as patched:
             if name == "batch":
-                patched.setattr(loop, "CHECKPOINT_SECONDS", 0)
+                patched.setattr(state, "CHECKPOINT_SECONDS", 0)
                 stop_at(updates + 2, interrupt)
             elif name == "validation":
                 patched.setattr(loop, "run_evaluation", terminated)
