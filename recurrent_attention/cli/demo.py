@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import socket
 import sys
 import threading
@@ -15,7 +16,6 @@ from recurrent_attention.cli.options import model_argument
 from recurrent_attention.inference.demo import build_demo
 
 FIRST_PORT, PORTS = 7860, 100  # where Gradio itself begins, and how many it tries
-INTERRUPTED = 130  # what a shell says of a command that was ended by Ctrl-C
 
 
 @click.command()
@@ -47,13 +47,15 @@ def demo(model: str, host: str, port: int | None, browser: bool) -> None:
                 server_name=host, server_port=free, inbrowser=browser, share=False, quiet=True,
                 prevent_thread_lock=True,
             )  # fmt: skip
-            click.echo(f"{page.local_url} (Ctrl-C ends it)")
+            before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
             try:
+                click.echo(f"{page.local_url} (Ctrl-C ends it)")
                 threading.Event().wait()
             finally:
                 page.close(verbose=False)
+                signal.signal(signal.SIGTERM, before)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.exit(128 + signal.SIGINT)
 
 
 def free_port(host: str, port: int | None) -> int:

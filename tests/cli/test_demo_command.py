@@ -172,15 +172,17 @@ def test_a_dropped_picture_is_named_and_explained(page, served, model, tmp_path)
 
 @pytest.mark.slow
 @no_signal
-def test_ctrl_c_ends_it_without_a_traceback(served, tmp_path):
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_it_without_a_traceback(served, tmp_path, number, status):
     process, address = served
     with socket.create_connection(("127.0.0.1", int(address.split(":")[2].strip("/")))):
         pass
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert out == ""
     assert "Traceback" not in err
+    assert not [path for path in (tmp_path / "kept").rglob("*") if "demo-" in path.name]
 
 
 @pytest.fixture

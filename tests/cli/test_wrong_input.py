@@ -252,6 +252,52 @@ def test_ctrl_c_is_a_sentence_and_leaves_nothing_torn(places, tmp_path, name, wo
             image.load()
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="SIGINT is sent to a process on POSIX alone")
+@pytest.mark.parametrize(
+    ("mark", "said"),
+    [
+        ("proposals", "Interrupted: whatever file is there is whole."),
+        ("epoch 1/500:", "saved after update "),
+    ],
+)
+def test_ctrl_c_in_train_is_a_sentence_and_can_be_gone_on_from(places, tmp_path, mark, said):
+    """In the middle of the proposals, and in the middle of an epoch."""
+    picture = places["PICTURE"].read_bytes()
+    for number in range(600):
+        for name in ("auk", "emu"):
+            (places["BIRDS"] / name / f"x{number}.png").write_bytes(picture)
+    words = ("train", places["BIRDS"], "--backbone", "test_resnet", "--weights", "none",
+             "--image-size", 32, "--patch-size", 32, "--num-patches", 2, "--batch-size", 4,
+             "--epochs", 500, "--device", "cpu", "--out", "run")  # fmt: skip
+    process = start(*words, cwd=tmp_path, start_new_session=True)
+    text = ""
+    while mark not in text:
+        text += (letter := process.stderr.read(1))
+        assert letter, text
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert said in errors
+    folder = tmp_path / "run"
+    assert not list(folder.rglob("*.part"))
+    checkpoints = list(folder.rglob("*.pt"))
+    assert len(checkpoints) == (0 if mark == "proposals" else 1)
+    for file in folder.rglob("*.json"):
+        json.loads(file.read_text())
+
+    again = start(*words, "--resume", cwd=tmp_path, start_new_session=True)
+    text = ""
+    while "epoch 1/500: " not in text:
+        text += (letter := again.stderr.read(1))
+        assert letter, text
+    again.kill()
+    if checkpoints:  # the boxes of before are taken, and the first epoch goes on
+        assert "proposals" not in text
+
+
 def test_what_is_broken_inside_keeps_its_traceback(places, monkeypatch):
     from click.testing import CliRunner
 
