@@ -1,6 +1,7 @@
 """Two-stream classification with recurrent refined attention, on any timm backbone."""
 
 from recurrent_attention._version import __version__ as __version__
+from recurrent_attention.anytime import AnytimeAttention
 from recurrent_attention.attention import RecurrentRefinedAttention, RefinedAttentionOutput
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.backbone.check import check_backbone
@@ -14,6 +15,7 @@ from recurrent_attention.inference.prediction import Prediction
 from recurrent_attention.loss import TwoStreamLoss
 
 __all__ = [
+    "AnytimeAttention",
     "BackboneReport",
     "Explanation",
     "FeatureBackbone",

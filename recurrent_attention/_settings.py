@@ -6,9 +6,10 @@ from typing import Any, Literal, get_args
 
 from recurrent_attention._arguments import names_of_classes, one_of, real_number, whole_number
 
-PatchWeighting = Literal["equal", "linear", "recurrent"]
+PatchWeighting = Literal["equal", "linear", "recurrent", "anytime"]
 GlobalHead = Literal["linear", "conv"]
 CHOICES = {"patch_weighting": get_args(PatchWeighting), "global_head": get_args(GlobalHead)}
+TEMPERATURES = (0.01, 100.0)  # the least and the most
 BACKBONE_KWARGS = ("backbone_kwargs", "local_backbone_kwargs")
 
 
@@ -41,6 +42,7 @@ class Settings:
     drop_rate: float = 0.0
     in_chans: int = 3
     class_names: Sequence[str] | None = None  # a tuple, once it was checked
+    temperatures: Sequence[float] | None = None  # a tuple, once it was checked
 
     def __post_init__(self) -> None:
         self.num_classes = whole_number(self.num_classes, "num_classes")
@@ -50,6 +52,11 @@ class Settings:
         one_of(self.patch_weighting, "patch_weighting", CHOICES["patch_weighting"])
         real_number(self.fusion_weight, "fusion_weight")
         real_number(self.drop_rate, "drop_rate", 0, 1)
+        if self.temperatures is not None:
+            self.temperatures = tuple(
+                real_number(value, "temperatures", TEMPERATURES[0], TEMPERATURES[1])
+                for value in self.temperatures
+            )
         for name in BACKBONE_KWARGS:
             value = getattr(self, name)
             if value is not None and not isinstance(value, Mapping):

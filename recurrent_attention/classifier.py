@@ -43,14 +43,18 @@ class TwoStreamClassifier(HubNetwork):
             `num_steps` steps, and the logits are averaged over the patches. "linear" or
             "recurrent": each is looked at once, and its features are classified, weighted by a
             learned attention over the patches (`heads.weigh_patches`) that scores them one by one,
-            or with the LSTM, for which the patches are the steps. Both want different patches,
-            best first; "linear" was as good and needs a sixth of the time (docs/lab/trials.md).
+            or with the LSTM, for which the patches are the steps. "anytime" is "linear", trained
+            to answer after each patch (`AnytimeAttention`), so that `predict` can stop when it is
+            sure. All three want different patches, best first.
         global_head: "linear" as in the paper, or "conv" for the pair of 1x1 convolutions to 1024
             channels that the authors' code has before the pooling.
         fusion_weight: of the local logits in the sum. 1 in the paper.
         drop_rate: dropout before both classifiers. 0 in the paper.
         in_chans: channels of images and patches.
         class_names: k names, kept with the model.
+        temperatures: what `predict` divides the logits by after 0, 1, 2, ... patches, so that
+            probabilities mean what they say; `training.calibrate` fits them. The last counts for
+            more patches. None leaves the logits as they are.
 
     Raises:
         ValueError: if the backbone is unknown, or a number or a size does not fit.
@@ -92,6 +96,7 @@ class TwoStreamClassifier(HubNetwork):
         drop_rate: float = 0.0,
         in_chans: int = 3,
         class_names: Sequence[str] | None = None,
+        temperatures: Sequence[float] | None = None,
     ) -> None:
         settings = Settings(
             backbone=backbone,
@@ -111,6 +116,7 @@ class TwoStreamClassifier(HubNetwork):
             drop_rate=drop_rate,
             in_chans=in_chans,
             class_names=class_names,
+            temperatures=temperatures,
         )
         super().__init__(settings, pretrained=pretrained)
 
@@ -122,6 +128,8 @@ class TwoStreamClassifier(HubNetwork):
         boxes: Any = None,
         patches: Any = None,
         top_k: int = 5,
+        looks: int | None = None,
+        confidence: float | None = None,
     ) -> Prediction: ...
     @overload
     def predict(
@@ -131,6 +139,8 @@ class TwoStreamClassifier(HubNetwork):
         boxes: Any = None,
         patches: Any = None,
         top_k: int = 5,
+        looks: int | None = None,
+        confidence: float | None = None,
     ) -> list[Prediction]: ...
     @overload
     def predict(
@@ -140,6 +150,8 @@ class TwoStreamClassifier(HubNetwork):
         boxes: Any = None,
         patches: Any = None,
         top_k: int = 5,
+        looks: int | None = None,
+        confidence: float | None = None,
     ) -> Prediction | list[Prediction]: ...
     def predict(
         self,
@@ -148,6 +160,8 @@ class TwoStreamClassifier(HubNetwork):
         boxes: Any = None,
         patches: Any = None,
         top_k: int = 5,
+        looks: int | None = None,
+        confidence: float | None = None,
     ) -> Prediction | list[Prediction]:
         """Name what is on one image, or on each of several, as in eval mode.
 
@@ -163,6 +177,11 @@ class TwoStreamClassifier(HubNetwork):
             patches: ready patches instead of boxes: for one image (p 3 h w), normalised; for
                 several a list of these, or a tensor (b p 3 h w).
             top_k: how many classes to name, at least 1; all of them where the model has fewer.
+            looks: boxes to look at, the first ones, at most; None looks at all of them.
+            confidence: in (0, 1]: look at one more box only while the best class has a lower
+                probability than this, and only in the pictures where it has; a picture whose
+                global stream alone is sure is not looked into. Wants `patch_weighting="anytime"`.
+                None takes all looks at once.
 
         Returns:
             A `Prediction` for one image; for several a list in their order, empty for none.
@@ -182,7 +201,15 @@ class TwoStreamClassifier(HubNetwork):
             >>> len(model.predict([Image.new("L", (9, 9)), Image.new("P", (7, 5))], top_k=1))
             2
         """
-        return predict(self, images, boxes=boxes, patches=patches, top_k=top_k)
+        return predict(
+            self,
+            images,
+            boxes=boxes,
+            patches=patches,
+            top_k=top_k,
+            looks=looks,
+            confidence=confidence,
+        )
 
     def explain(
         self,

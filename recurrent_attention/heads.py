@@ -7,7 +7,7 @@ import torch
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
-from recurrent_attention.attention import RefinedAttentionOutput
+from recurrent_attention.anytime import AnytimeAttention
 
 GLOBAL_CONV_CHANNELS = 1024  # of the two 1x1 convolutions in the authors' code
 
@@ -25,6 +25,9 @@ class TwoStreamOutput(NamedTuple):
             None with `patch_weighting="equal"`.
         boxes: (b p 4) xyxy in pixels of the images, where the model proposed its own patches, best
             first; None where patches were given.
+        prefix_logits: (b p k) what both streams answer after 1, 2, ... p patches, the last of which
+            are `logits`; with `patch_weighting="anytime"`, else None.
+        local_prefix_logits: (b p k) the same of the local stream.
     """
 
     logits: Tensor
@@ -34,6 +37,8 @@ class TwoStreamOutput(NamedTuple):
     step_weights: Tensor
     patch_weights: Tensor | None = None
     boxes: Tensor | None = None
+    prefix_logits: Tensor | None = None
+    local_prefix_logits: Tensor | None = None
 
 
 class TwoStreamFeatures(NamedTuple):
@@ -86,24 +91,6 @@ def classifier(channels: int, num_classes: int) -> nn.Linear:
     return linear
 
 
-class LinearAttention(nn.Module):
-    """Weigh features by a softmax over a linear score of each: attention without recurrence.
-
-    Args:
-        channels: c.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.scorer = nn.Linear(channels, 1)
-
-    def forward(self, features: Tensor) -> RefinedAttentionOutput:
-        """Weigh features (b t c), which are the states as well."""
-        weights = rearrange(self.scorer(features), "b t 1 -> b t").softmax(dim=1)
-        pooled = einsum(weights, features, "b t, b t c -> b c")
-        return RefinedAttentionOutput(pooled, features, weights)
-
-
 class Looks(NamedTuple):
     """What the local stream found in b images' p patches, in t looks at each.
 
@@ -111,14 +98,18 @@ class Looks(NamedTuple):
         step_logits: (b p t k).
         step_weights: (b p t), sums to 1 over t.
         patch_weights: (b p), sums to 1 over p, or None where patches count alike.
+        prefix_logits: (b p k) after 1, 2, ... patches, or None where nothing was trained on them.
     """
 
     step_logits: Tensor
     step_weights: Tensor
     patch_weights: Tensor | None
+    prefix_logits: Tensor | None = None
 
     def logits(self) -> Tensor:
         """Put the looks together: (b k)."""
+        if self.prefix_logits is not None:
+            return self.prefix_logits[:, -1]
         by_patch = einsum(self.step_weights, self.step_logits, "b p t, b p t k -> b p k")
         if self.patch_weights is None:
             return reduce(by_patch, "b p k -> b k", "mean")
@@ -157,7 +148,7 @@ def weigh_patches(
     are weighted are the features, not the states, which only decide on the weights.
 
     Args:
-        attention: (b p c) to its weights over the patches: `LinearAttention`, or
+        attention: (b p c) to its weights over the patches: `AnytimeAttention`, or
             `RecurrentRefinedAttention` with the patches as its steps.
         classify: (... c) to (... k).
         features: (b p c h w), or (b p c), best patch first.
@@ -170,3 +161,29 @@ def weigh_patches(
     weights = attention(features).weights
     step_logits = rearrange(classify(features), "b p k -> b p 1 k")
     return Looks(step_logits, torch.ones_like(step_logits[..., 0]), weights)
+
+
+def add_up_patches(
+    attention: AnytimeAttention, classify: Callable[[Tensor], Tensor], features: Tensor
+) -> Looks:
+    """Do as `weigh_patches`, and keep what the first, the first two, ... patches answer.
+
+    Args:
+        attention: weighs the patches.
+        classify: (... c) to (... k), affine.
+        features: (b p c h w), or (b p c), in the order in which they are looked at.
+
+    Returns:
+        `Looks`, one at each patch, with `prefix_logits`.
+    """
+    if features.ndim == 5:
+        features = reduce(features, "b p c h w -> b p c", "mean")
+    weights = attention.prefix_weights(features)
+    by_patch = classify(features)
+    step_logits = rearrange(by_patch, "b p k -> b p 1 k")
+    return Looks(
+        step_logits,
+        torch.ones_like(step_logits[..., 0]),
+        weights[:, -1],
+        einsum(weights, by_patch, "b n p, b p k -> b n k"),
+    )

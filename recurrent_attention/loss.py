@@ -26,6 +26,9 @@ class TwoStreamLoss(nn.Module):
 
         CE(local_logits, targets) + 1/2 * mean over p of CE(patch p, targets)
 
+    and where the looks add up (`TwoStreamOutput.local_prefix_logits`), its first part is the mean
+    over the answers after 1, 2, ... p patches.
+
     The fused logits take no part, so each stream learns as if it were alone: the global stream of a
     two-stream model is at the same time a fairly trained global-only baseline.
 
@@ -114,7 +117,11 @@ class TwoStreamLoss(nn.Module):
             of_patches = repeat(targets, "b -> (b p)", p=patches)
         local = self._entropy(rearrange(patch_logits, "b p k -> (b p) k"), of_patches)
         if output.patch_weights is not None:
-            local = self._entropy(output.local_logits, targets) + PATCH_SHARE * local
+            together = self._entropy(output.local_logits, targets)
+            if output.local_prefix_logits is not None:
+                by_looks = rearrange(output.local_prefix_logits, "b p k -> (b p) k")
+                together = self._entropy(by_looks, of_patches)
+            local = together + PATCH_SHARE * local
         return self._entropy(output.global_logits, targets) + self.local_weight * local
 
     def _entropy(self, logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """The two streams as a network: images and patches in, logits out; no file, no hub."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,14 +10,16 @@ from torch import Tensor, nn
 
 from recurrent_attention._modes import eval_view
 from recurrent_attention._settings import Settings
+from recurrent_attention.anytime import AnytimeAttention
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import fitting_backbone
 from recurrent_attention.backbone.timm_calls import TimmCalls
 from recurrent_attention.heads import (
     GLOBAL_CONV_CHANNELS,
-    LinearAttention,
+    Looks,
     TwoStreamFeatures,
     TwoStreamOutput,
+    add_up_patches,
     classifier,
     conv_pair,
     look_repeatedly,
@@ -74,6 +76,8 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
         self.num_patches = settings.num_patches
         self.fusion_weight = settings.fusion_weight
         self.patch_weighting = settings.patch_weighting
+        heat = settings.temperatures
+        self.temperatures: tuple[float, ...] | None = None if heat is None else tuple(heat)
         names = settings.class_names
         self.class_names: tuple[str, ...] | None = None if names is None else tuple(names)
         self.measured_offsets = MeasuredOffsets()
@@ -86,8 +90,8 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
         )
         channels = self.local_backbone.out_channels
         self.attention: nn.Module
-        if settings.patch_weighting == "linear":
-            self.attention = LinearAttention(channels)
+        if settings.patch_weighting in ("linear", "anytime"):
+            self.attention = AnytimeAttention(channels)
         else:
             self.attention = RecurrentRefinedAttention(
                 channels,
@@ -154,11 +158,22 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
         """
         global_features, local_features = features
         global_logits = self.classify_global(global_features)
-        look = look_repeatedly if self.patch_weighting == "equal" else weigh_patches
+        look: Callable[..., Looks] = {"equal": look_repeatedly, "anytime": add_up_patches}.get(
+            self.patch_weighting, weigh_patches
+        )
         looks = look(self.attention, lambda seen: self.local_head(self.drop(seen)), local_features)
-        local_logits = looks.logits()
-        fused = global_logits + self.fusion_weight * local_logits
-        output = TwoStreamOutput(fused, global_logits, local_logits, *looks, boxes)
+        local_logits, by_looks = looks.logits(), looks.prefix_logits
+        output = TwoStreamOutput(
+            global_logits + self.fusion_weight * local_logits,
+            global_logits,
+            local_logits,
+            looks.step_logits,
+            looks.step_weights,
+            looks.patch_weights,
+            boxes,
+            None if by_looks is None else global_logits[:, None] + self.fusion_weight * by_looks,
+            by_looks,
+        )
         # A trace knows no None: it gives the other fields, as a plain tuple.
         tracing: Any = torch._C._get_tracing_state()
         return output if tracing is None else tuple(f for f in output if f is not None)  # type: ignore[return-value]

@@ -9,7 +9,7 @@ from helpers import models
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss
 from recurrent_attention.heads import TwoStreamFeatures, TwoStreamOutput
 
-WAYS = ["linear", "recurrent"]
+WAYS = ["linear", "recurrent", "anytime"]
 
 
 def make(way="recurrent", **kwargs):
@@ -111,7 +111,9 @@ def test_saved_and_loaded(tmp_path, way):
 
 
 def test_unknown_weighting():
-    message = "Expected `patch_weighting` to be one of equal, linear, recurrent, but got 'best'."
+    message = (
+        "Expected `patch_weighting` to be one of equal, linear, recurrent, anytime, but got 'best'."
+    )
     with pytest.raises(ValueError) as caught:
         TwoStreamClassifier("test_resnet", 5, patch_weighting="best")
     assert str(caught.value) == message

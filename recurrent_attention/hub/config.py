@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from recurrent_attention._errors import printable
-from recurrent_attention._settings import BACKBONE_KWARGS, CHOICES, Settings
+from recurrent_attention._settings import BACKBONE_KWARGS, CHOICES, TEMPERATURES, Settings
 from recurrent_attention.attention import RecurrentRefinedAttention
 from recurrent_attention.backbone import FACTORY_ARGUMENTS
 from recurrent_attention.images.views import resampling
@@ -32,8 +32,8 @@ MOST_IN_KWARGS = 2**16  # of any number in the arguments of a backbone
 _NUMBERS = {"fusion_weight": (-1e6, 1e6), "drop_rate": (0.0, 1.0)}
 _BACKBONES = ("backbone", "local_backbone")
 _KEYS = tuple(field.name for field in fields(Settings))
-_MAY_BE_NULL = ("local_backbone", *BACKBONE_KWARGS, "class_names")
-_MAY_BE_MISSING = ("local_backbone_kwargs",)  # came later than the format
+_MAY_BE_NULL = ("local_backbone", *BACKBONE_KWARGS, "class_names", "temperatures")
+_MAY_BE_MISSING = ("local_backbone_kwargs", "temperatures")  # came later than the format
 # "pruned" makes timm look for a file. The others would take a model off the meta device, on which
 # a stranger's is built before anything else is known of it, or make its numbers wider.
 _NO_ARGUMENTS = FACTORY_ARGUMENTS | {"pruned", "device", "dtype", "layout", "pin_memory"}
@@ -57,6 +57,7 @@ def config_of(network: TwoStreamNetwork) -> dict[str, Any]:
         "fusion_weight": network.fusion_weight,
         "drop_rate": network.drop.p,
         "class_names": None if names is None else list(names),
+        "temperatures": None if network.temperatures is None else list(network.temperatures),
     }
     if isinstance(network.attention, RecurrentRefinedAttention):
         current["num_steps"] = network.attention.num_steps
@@ -191,6 +192,12 @@ def _check(value: Any, name: str, path: Path) -> None:
             refuse("be the plain name of a timm model", f" Pass {name}=... if you trust it.")
     if name in BACKBONE_KWARGS:
         _check_kwargs(value, name, path)
+    if name == "temperatures" and not (
+        isinstance(value, list)
+        and 1 <= len(value) <= MOST["num_patches"] + 1
+        and all(_is_number(number, *TEMPERATURES) for number in value)
+    ):
+        refuse("be a list of numbers in [{:g}, {:g}]".format(*TEMPERATURES))
     if name == "class_names" and not (isinstance(value, list) and all(map(_is_name, value))):
         refuse("be a list of texts without control characters", " Pass class_names=[...].")
 

@@ -49,15 +49,15 @@ class StreamInputs(NamedTuple):
     pictures: list[Image.Image | None]
 
 
-class _Item(NamedTuple):
-    """One picture: what patches are cut from, its whole view, and its patches once they are known.
+class PictureItem(NamedTuple):
+    """One picture: what patches are cut from, its whole view, and where to look.
 
     Attributes:
         source: upright pixels (c h w) uint8, or the caller's normalised tensor (c h w).
         picture: the same as a PIL image, where there is one.
         view: (c h w).
-        boxes: (p 4) xyxy in pixels of `source`.
-        patches: (p c h w).
+        boxes: (p 4) xyxy in pixels of `source`, once they are known.
+        patches: (p c h w) of the caller.
     """
 
     source: Tensor
@@ -74,7 +74,15 @@ class _Item(NamedTuple):
     @property
     def form(self) -> tuple[torch.Size | None, ...]:
         """What has to agree for pictures to go through the model together."""
-        return self.view.shape, None if self.patches is None else self.patches.shape
+        given = (self.boxes, self.patches)
+        return (self.view.shape, *(None if found is None else found.shape for found in given))
+
+    def first(self, looks: int | None) -> "PictureItem":
+        """Keep so many boxes or patches; None keeps all."""
+        boxes = None if self.boxes is None else self.boxes[:looks]
+        return self._replace(
+            boxes=boxes, patches=None if self.patches is None else self.patches[:looks]
+        )
 
 
 def stream_inputs(
@@ -82,6 +90,8 @@ def stream_inputs(
     images: Picture | Iterable[Picture],
     boxes: Any = None,
     patches: Any = None,
+    *,
+    looks: int | None = None,
 ) -> Iterator[StreamInputs]:
     """Read pictures and cut their patches, a few pictures at a time, in their order.
 
@@ -91,6 +101,7 @@ def stream_inputs(
         images: as in `predict`. An iterator is gone over as the pictures are answered.
         boxes: as in `predict`.
         patches: as in `predict`.
+        looks: patches of each picture, at most; None takes all.
 
     Yields:
         `StreamInputs` of few pictures, so that a long list needs no more memory than a short one.
@@ -100,22 +111,53 @@ def stream_inputs(
         ValueError: if a file is no picture, or a shape, a number or a box does not fit.
         TypeError: if something has a type that is not taken.
     """
+    for items in of_one_form(read_items(model, images, boxes, patches), pictures_per_pass(model)):
+        yield _together(model, [item.first(looks) for item in with_boxes(model, items)])
+
+
+def pictures_per_pass(model: TwoStreamNetwork) -> int:
+    """Return how many pictures go through a model together, on the device where it is."""
     on_cpu = next(model.parameters()).device.type == "cpu"
-    most = PICTURES_PER_PASS_CPU if on_cpu else PICTURES_PER_PASS
-    waiting: list[_Item] = []
-    for item, place, given in _with_places(images, boxes, patches, model.global_backbone.in_chans):
-        ready = _read(model, item, place)
-        if given is not None:
-            ready = _with_given(model, ready, given, item, place)
-        if waiting and ready.form != waiting[0].form:
-            yield _together(model, waiting)
+    return PICTURES_PER_PASS_CPU if on_cpu else PICTURES_PER_PASS
+
+
+def of_one_form(items: Iterable[PictureItem], most: int) -> Iterator[list[PictureItem]]:
+    """Put neighbours of one form into lists of at most `most`."""
+    waiting: list[PictureItem] = []
+    for item in items:
+        if waiting and item.form != waiting[0].form:
+            yield waiting
             waiting = []
-        waiting.append(ready)
+        waiting.append(item)
         if len(waiting) == most:
-            yield _together(model, waiting)
+            yield waiting
             waiting = []
     if waiting:
-        yield _together(model, waiting)
+        yield waiting
+
+
+def read_items(
+    model: TwoStreamNetwork, images: Any, boxes: Any = None, patches: Any = None
+) -> Iterator[PictureItem]:
+    """Read pictures one by one, in their order; nothing is proposed and no patch is cut yet.
+
+    Args:
+        model: as in `stream_inputs`, and so are the others.
+        images: as there.
+        boxes: as there.
+        patches: as there.
+
+    Yields:
+        A `PictureItem` each.
+
+    Raises:
+        FileNotFoundError: as in `stream_inputs`, and so are the others.
+        ValueError: as there.
+        TypeError: as there.
+    """
+    for item, place, given in _with_places(images, boxes, patches, model.global_backbone.in_chans):
+        ready = _read(model, item, place)
+        yield ready if given is None else _with_given(model, ready, given, item, place)
 
 
 def _with_places(
@@ -135,10 +177,10 @@ def _with_places(
     yield from zip(items, places, given_by_picture(boxes, patches, places), strict=True)
 
 
-def _read(model: TwoStreamNetwork, picture: Any, place: str) -> _Item:
+def _read(model: TwoStreamNetwork, picture: Any, place: str) -> PictureItem:
     if is_normalised(picture):
         model.global_backbone.check(picture[None], name=f"images{place}")
-        return _Item(picture, None, picture)
+        return PictureItem(picture, None, picture)
     in_chans = model.global_backbone.in_chans
     found: Image.Image | None = None
     if isinstance(picture, Tensor):
@@ -155,12 +197,12 @@ def _read(model: TwoStreamNetwork, picture: Any, place: str) -> _Item:
         found = open_picture(picture, name=name, mode=mode_of(in_chans))
         pixels = pixels_of(found)
     whole = torch.tensor([[0, 0, pixels.shape[2], pixels.shape[1]]])
-    return _Item(pixels, found, _cut(model, pixels, whole, model.image_size)[0])
+    return PictureItem(pixels, found, _cut(model, pixels, whole, model.image_size)[0])
 
 
 def _with_given(
-    model: TwoStreamNetwork, item: _Item, given: Tensor, picture: Any, place: str
-) -> _Item:
+    model: TwoStreamNetwork, item: PictureItem, given: Tensor, picture: Any, place: str
+) -> PictureItem:
     """Add the caller's patches (p c h w), or those in the caller's boxes (p 4)."""
     if given.ndim == 4:
         model.local_backbone.check(given, name=f"patches{place}")
@@ -170,12 +212,11 @@ def _with_given(
         name = printable(os.fspath(picture)) + (f" ({name})" if place else "")
     boxes = given.cpu().float()
     check_boxes(boxes, item.size, name)
-    return _with_boxes(model, item, boxes)
+    return _with_boxes(item, boxes)
 
 
-def _with_boxes(model: TwoStreamNetwork, item: _Item, boxes: Tensor) -> _Item:
-    boxes = clip_boxes(boxes, torch.tensor([0.0, 0.0, *item.size]))
-    return item._replace(boxes=boxes, patches=_cut(model, item.source, boxes, model.patch_size))
+def _with_boxes(item: PictureItem, boxes: Tensor) -> PictureItem:
+    return item._replace(boxes=clip_boxes(boxes, torch.tensor([0.0, 0.0, *item.size])))
 
 
 def _cut(model: TwoStreamNetwork, source: Tensor, boxes: Tensor, size: int) -> Tensor:
@@ -186,7 +227,7 @@ def _cut(model: TwoStreamNetwork, source: Tensor, boxes: Tensor, size: int) -> T
     return torch.stack([cut_view(source, box, size, **look) for box in boxes])
 
 
-def _finer_view(model: TwoStreamNetwork, item: _Item) -> Tensor:
+def _finer_view(model: TwoStreamNetwork, item: PictureItem) -> Tensor:
     """Show the whole picture (c h w) at the size at which the model proposes."""
     side = model.proposal_size
     if item.source.is_floating_point() or side == item.view.shape[2]:
@@ -194,18 +235,52 @@ def _finer_view(model: TwoStreamNetwork, item: _Item) -> Tensor:
     return _cut(model, item.source, torch.tensor([[0, 0, *item.size]]), side)[0]
 
 
-def _together(model: TwoStreamNetwork, items: list[_Item]) -> StreamInputs:
-    """Stack pictures of one form; where no patches are known, the model proposes boxes."""
+def with_boxes(model: TwoStreamNetwork, items: list[PictureItem]) -> list[PictureItem]:
+    """Let the model propose where to look in pictures of one form that have neither box nor patch.
+
+    Args:
+        model: in whatever mode it is.
+        items: of one form.
+
+    Returns:
+        The items, with boxes; those that have boxes or patches as they are.
+    """
+    if items[0].boxes is not None or items[0].patches is not None:
+        return items
+    parameter = next(model.parameters())
+    finer = torch.stack([_finer_view(model, item).to(parameter) for item in items])
+    height, width = finer.shape[2:]
+    proposed = model.propose(finer).cpu().float() / torch.tensor([width, height] * 2)
+    return [
+        _with_boxes(item, boxes * torch.tensor(item.size * 2))
+        for item, boxes in zip(items, proposed, strict=True)
+    ]
+
+
+def patch_of(model: TwoStreamNetwork, item: PictureItem, look: int) -> Tensor:
+    """Return the patch (c h w) of a look, cut now where the caller gave none.
+
+    Args:
+        model: has its size and normalisation.
+        item: with boxes or patches.
+        look: from 0.
+    """
+    if item.patches is not None:
+        return item.patches[look]
+    assert item.boxes is not None
+    return _cut(model, item.source, item.boxes[look : look + 1], model.patch_size)[0]
+
+
+def _together(model: TwoStreamNetwork, items: list[PictureItem]) -> StreamInputs:
+    """Stack pictures of one form, with their patches."""
     parameter = next(model.parameters())
     images = torch.stack([item.view.to(parameter) for item in items])
-    if items[0].patches is None:
-        finer = torch.stack([_finer_view(model, item).to(parameter) for item in items])
-        height, width = finer.shape[2:]
-        proposed = model.propose(finer).cpu().float() / torch.tensor([width, height] * 2)
-        items = [
-            _with_boxes(model, item, boxes * torch.tensor(item.size * 2))
-            for item, boxes in zip(items, proposed, strict=True)
-        ]
-    patches = [item.patches.to(parameter) for item in items if item.patches is not None]
+    patches = []
+    for item in items:
+        found = item.patches
+        if found is None:
+            assert item.boxes is not None
+            found = _cut(model, item.source, item.boxes, model.patch_size)
+        patches.append(found.to(parameter))
     boxes = [item.boxes for item in items]
     return StreamInputs(images, torch.stack(patches), boxes, [item.picture for item in items])

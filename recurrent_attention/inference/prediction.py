@@ -1,16 +1,17 @@
 """What a classifier says about a picture, for people: names and probabilities."""
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from recurrent_attention._arguments import real_number, whole_number
 from recurrent_attention._errors import printable
 from recurrent_attention._modes import eval_view
 from recurrent_attention.inference.checks import is_one
-from recurrent_attention.inference.inputs import Picture, stream_inputs
+from recurrent_attention.inference.inputs import Picture, StreamInputs, read_items, stream_inputs
+from recurrent_attention.inference.looking import Seen, look_until_sure, temperature_after
 from recurrent_attention.inference.notebook import table_of
 from recurrent_attention.network import TwoStreamNetwork
 
@@ -23,9 +24,11 @@ class Prediction(NamedTuple):
         probabilities: n, softmax over all k classes of the fused logits, in [0, 1].
         indices: n class indices in [0, k).
         global_class: the name that the global stream alone would give.
-        local_class: the name that the local stream alone would give.
+        local_class: the name that the local stream alone would give; None where it did not look.
         boxes: p boxes (x0, y0, x1, y1) where the local stream looked, in pixels of the upright
             picture, or of the tensor given; None with ready patches.
+        after: with `patch_weighting="anytime"` the best class after 0, 1, 2, ... looks and its
+            probability, the last of which is the answer; else empty. `looks` is their number.
 
     Example:
         >>> prediction = Prediction(("wren", "finch"), (0.91, 0.09), (7, 2), "wren", "owl", None)
@@ -41,8 +44,14 @@ class Prediction(NamedTuple):
     probabilities: tuple[float, ...]
     indices: tuple[int, ...]
     global_class: str
-    local_class: str
+    local_class: str | None
     boxes: tuple[tuple[float, float, float, float], ...] | None
+    after: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def looks(self) -> int | None:
+        """How many looks were taken; None where the model has no answer after each."""
+        return len(self.after) - 1 if self.after else None
 
     def __str__(self) -> str:
         names = [printable(name) for name in self.class_names]
@@ -51,9 +60,9 @@ class Prediction(NamedTuple):
             f"{name:<{width}}  {100 * probability:5.1f} %"
             for name, probability in zip(names, self.probabilities, strict=True)
         ]
+        local = "not asked" if self.local_class is None else printable(self.local_class)
         lines.append(
-            f"global stream alone: {printable(self.global_class)}, local stream alone: "
-            f"{printable(self.local_class)}"
+            f"global stream alone: {printable(self.global_class)}, local stream alone: {local}"
         )
         return "\n".join(lines)
 
@@ -70,7 +79,7 @@ class Prediction(NamedTuple):
             zip(self.class_names, self.probabilities, strict=True),
             (
                 ("global stream alone", self.global_class),
-                ("local stream alone", self.local_class),
+                ("local stream alone", self.local_class or "not asked"),
             ),
         )
 
@@ -82,6 +91,8 @@ def predict(
     boxes: Any,
     patches: Any,
     top_k: int,
+    looks: int | None = None,
+    confidence: float | None = None,
 ) -> Prediction | list[Prediction]:
     """Name what is on images; `TwoStreamClassifier.predict` says what it takes and returns."""
     try:
@@ -90,34 +101,63 @@ def predict(
         raise TypeError(f"Expected `top_k` to be a whole number, but got {top_k!r}.") from None
     if top_k < 1:
         raise ValueError(f"Expected `top_k` to be at least 1, but got {top_k}.")
-    predictions = []
+    if looks is not None:
+        looks = whole_number(looks, "looks")
+    if confidence is not None:
+        _check_confidence(model, confidence)
     # Not inference mode: some timm models keep tensors of a pass, which training could not use.
     with eval_view(model) as model, torch.inference_mode(False), torch.no_grad():
-        for inputs in stream_inputs(model, images, boxes, patches):
-            output = model(inputs.images, inputs.patches)
-            streams = (output.logits, output.global_logits, output.local_logits)
-            rows = zip(*(logits.cpu().double() for logits in streams), inputs.boxes, strict=True)
-            predictions += [_prediction(model.class_names, top_k, *row) for row in rows]
+        if confidence is None:
+            found = _looked_at_once(
+                model, stream_inputs(model, images, boxes, patches, looks=looks)
+            )
+        else:
+            items = read_items(model, images, boxes, patches)
+            found = look_until_sure(model, items, confidence, looks)
+        predictions = [_prediction(model, top_k, seen) for seen in found]
     return predictions[0] if is_one(images) else predictions
 
 
-def _prediction(
-    class_names: Sequence[str] | None,
-    top_k: int,
-    logits: Tensor,
-    global_logits: Tensor,
-    local_logits: Tensor,
-    boxes: Tensor | None,
-) -> Prediction:
-    """Put logits (k) of the two streams together, and apart, into words."""
-    names = class_names or [str(index) for index in range(len(logits))]
+def _check_confidence(model: TwoStreamNetwork, confidence: float) -> None:
+    real_number(confidence, "confidence", 0, 1)
+    if model.patch_weighting != "anytime":
+        raise ValueError(
+            "Expected a model with patch_weighting='anytime', which answers after each look, to "
+            f"stop when it is sure, but got {model.patch_weighting!r}. Pass confidence=None."
+        )
+
+
+def _looked_at_once(model: TwoStreamNetwork, inputs: Iterable[StreamInputs]) -> Iterator[Seen]:
+    """Look at all patches of some pictures in one pass."""
+    for some in inputs:
+        output = model(some.images, some.patches)
+        streams = (output.logits, output.global_logits, output.local_logits)
+        rows = zip(*(logits.cpu().double() for logits in streams), strict=True)
+        for place, (fused, of_global, of_local) in enumerate(rows):
+            after = fused[None]
+            if output.prefix_logits is not None:
+                by_looks = output.prefix_logits[place].cpu().double()
+                after = torch.cat([of_global[None], by_looks])
+            yield Seen(fused, of_global, of_local, some.boxes[place], some.patches.shape[1], after)
+
+
+def _prediction(model: TwoStreamNetwork, top_k: int, seen: Seen) -> Prediction:
+    """Put what was found on a picture into words."""
+    names = model.class_names or [str(index) for index in range(len(seen.logits))]
     # Stable, so that of equal classes the first comes first.
-    indices = logits.sort(descending=True, stable=True).indices[:top_k]
+    indices = seen.logits.sort(descending=True, stable=True).indices[:top_k]
+    heat = temperature_after(model.temperatures, seen.looks)
+    after = []
+    if model.patch_weighting == "anytime":
+        for looks, logits in enumerate(seen.after):
+            shares = (logits / temperature_after(model.temperatures, looks)).softmax(0)
+            after.append((names[int(shares.argmax())], float(shares.max())))
     return Prediction(
         tuple(names[index] for index in indices.tolist()),
-        tuple(logits.softmax(0)[indices].tolist()),
+        tuple((seen.logits / heat).softmax(0)[indices].tolist()),
         tuple(indices.tolist()),
-        names[int(global_logits.argmax())],
-        names[int(local_logits.argmax())],
-        None if boxes is None else tuple(map(tuple, boxes.tolist())),
+        names[int(seen.global_logits.argmax())],
+        None if seen.local_logits is None else names[int(seen.local_logits.argmax())],
+        None if seen.boxes is None else tuple(map(tuple, seen.boxes.tolist())),
+        tuple(after),
     )

@@ -1,0 +1,182 @@
+"""Looks in sequence: one more box for the pictures that are not sure, until they are."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+from einops import rearrange, reduce
+from torch import Tensor
+
+from recurrent_attention.anytime import AnytimeAttention, AnytimeState
+from recurrent_attention.inference.inputs import (
+    PictureItem,
+    of_one_form,
+    patch_of,
+    pictures_per_pass,
+    with_boxes,
+)
+from recurrent_attention.network import TwoStreamNetwork
+
+
+class Seen(NamedTuple):
+    """What was found on one picture.
+
+    Attributes:
+        logits: (k) of both streams together, after the last look; divided by no temperature.
+        global_logits: (k) of the whole picture.
+        local_logits: (k) of all looks, or None where there was none.
+        boxes: (n 4) of the n looks, xyxy in pixels of the upright picture, or None where the caller
+            gave ready patches.
+        looks: n.
+        after: (n + 1 k) logits after 0, 1, ... n looks.
+    """
+
+    logits: Tensor
+    global_logits: Tensor
+    local_logits: Tensor | None
+    boxes: Tensor | None
+    looks: int
+    after: Tensor
+
+
+def temperature_after(temperatures: Sequence[float] | None, looks: int) -> float:
+    """Return what logits after so many looks are divided by before the softmax.
+
+    Args:
+        temperatures: after 0, 1, 2, ... looks; the last counts for more of them. None is 1 for all.
+        looks: how many.
+    """
+    if not temperatures:
+        return 1.0
+    return temperatures[min(looks, len(temperatures) - 1)]
+
+
+class _Open:
+    """A picture that is being looked at."""
+
+    def __init__(self, place: int, item: PictureItem, global_logits: Tensor) -> None:
+        self.place, self.item, self.global_logits = place, item, global_logits
+        self.state: AnytimeState | None = None
+        self.after = [global_logits]
+        self.local_logits: Tensor | None = None
+
+    @property
+    def looks(self) -> int:
+        return len(self.after) - 1
+
+
+def look_until_sure(
+    model: TwoStreamNetwork,
+    items: Iterable[PictureItem],
+    confidence: float,
+    most: int | None,
+) -> Iterator[Seen]:
+    """Look at one more box of each picture that is not sure yet; batches stay full.
+
+    A picture whose global stream alone is sure is not looked at, and no box of it is proposed.
+    Pictures that are at different looks go through the local stream together, and one that is sure
+    makes room for the next.
+
+    Args:
+        model: in eval mode, with `patch_weighting="anytime"`.
+        items: pictures, read as they are needed.
+        confidence: in (0, 1]; enough for the best class.
+        most: looks at a picture, at most; None takes all of its boxes.
+
+    Yields:
+        `Seen` of each picture, in their order.
+    """
+    room = pictures_per_pass(model)
+    waiting, number = iter(items), 0
+    opened: list[_Open] = []
+    done: dict[int, Seen] = {}
+    told, ended = 0, False
+    while not ended or opened:
+        if not ended and len(opened) <= room // 2:
+            wanted = room - len(opened)
+            arrived = list(islice(waiting, wanted))
+            ended = len(arrived) < wanted
+            for group in of_one_form(arrived, room):
+                for one in _first_sight(model, group, number):
+                    if most == 0 or _is_sure(model, one, confidence):
+                        done[one.place] = _seen(one)
+                    else:
+                        opened.append(one)
+                number += len(group)
+            _propose(model, opened)
+        if opened:
+            _look_once(model, opened)
+            left = []
+            for one in opened:
+                if _is_sure(model, one, confidence) or one.looks == _boxes_of(one.item, most):
+                    done[one.place] = _seen(one)
+                else:
+                    left.append(one)
+            opened = left
+        while told in done:
+            yield done.pop(told)
+            told += 1
+
+
+def _first_sight(model: TwoStreamNetwork, items: list[PictureItem], number: int) -> list[_Open]:
+    """Let the global stream answer for pictures of one form, the first of which is `number`."""
+    parameter = next(model.parameters())
+    views = torch.stack([item.view.to(parameter) for item in items])
+    logits = model.classify_global(model.global_backbone(views)).cpu().double()
+    return [
+        _Open(place, item, row)
+        for place, (item, row) in enumerate(zip(items, logits, strict=True), number)
+    ]
+
+
+def _propose(model: TwoStreamNetwork, opened: list[_Open]) -> None:
+    """Propose boxes for the pictures that have none."""
+    new = [one for one in opened if one.item.boxes is None and one.item.patches is None]
+    by_item = {id(one.item): one for one in new}
+    for group in of_one_form((one.item for one in new), pictures_per_pass(model)):
+        for before, item in zip(group, with_boxes(model, group), strict=True):
+            by_item[id(before)].item = item
+
+
+def _look_once(model: TwoStreamNetwork, opened: list[_Open]) -> None:
+    """Take the next look at each picture, all of them in one pass where their sizes agree."""
+    assert isinstance(model.attention, AnytimeAttention)
+    parameter = next(model.parameters())
+    patches = [patch_of(model, one.item, one.looks).to(parameter) for one in opened]
+    shapes = {patch.shape for patch in patches}
+    for shape in shapes:
+        chosen = [i for i, patch in enumerate(patches) if patch.shape == shape]
+        maps = model.local_backbone(torch.stack([patches[i] for i in chosen]))
+        looks = reduce(maps, "b c h w -> b c", "mean")
+        for i, look in zip(chosen, looks, strict=True):
+            one = opened[i]
+            one.state = model.attention.step(one.state, rearrange(look, "c -> 1 c"))
+            local: Tensor = model.local_head(model.drop(one.state.pooled))[0].cpu().double()
+            one.local_logits = local
+            one.after.append(one.global_logits + model.fusion_weight * local)
+
+
+def _boxes_of(item: PictureItem, most: int | None) -> int:
+    given = item.patches if item.boxes is None else item.boxes
+    assert given is not None
+    return len(given) if most is None else min(most, len(given))
+
+
+def _is_sure(model: TwoStreamNetwork, one: _Open, confidence: float) -> bool:
+    heat = temperature_after(model.temperatures, one.looks)
+    return float((one.after[-1] / heat).softmax(0).max()) >= confidence
+
+
+def _seen(one: _Open) -> Seen:
+    boxes = None if one.item.boxes is None else one.item.boxes[: one.looks]
+    if one.item.patches is None and boxes is None:
+        boxes = torch.empty(0, 4)
+    return Seen(
+        one.after[-1],
+        one.global_logits,
+        one.local_logits,
+        boxes,
+        one.looks,
+        torch.stack(one.after),
+    )
