@@ -1,6 +1,7 @@
 """Training and evaluation, on Accelerate; needs `pip install recurrent-attention[train]`."""
 
-from recurrent_attention.training.answers import Answer, Answers
+from recurrent_attention.training.answers import Answer, Answers, Stopping
+from recurrent_attention.training.calibration import Calibration, calibrate
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
@@ -20,12 +21,15 @@ from recurrent_attention.training.run_folder import RunFolder
 __all__ = [
     "Answer",
     "Answers",
+    "Calibration",
     "Evaluation",
     "FitResult",
     "Parts",
     "Recipe",
     "RunFolder",
+    "Stopping",
     "Trained",
+    "calibrate",
     "draw_curves",
     "evaluate",
     "evaluate_folder",

@@ -1,5 +1,6 @@
 """What both streams answered to each picture of an evaluation, and what that adds up to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -7,9 +8,11 @@ import torch
 from torch import Tensor
 
 from recurrent_attention.heads import TwoStreamOutput
+from recurrent_attention.inference.looking import temperature_after
 
 STREAMS = ("global", "local", "fused")
 KEPT = 5  # best classes of each stream
+CALIBRATION_BINS = 15
 Ranking = tuple[tuple[str, float], ...]
 
 
@@ -34,6 +37,22 @@ class Answer(NamedTuple):
     boxes: Tensor
 
 
+class Stopping(NamedTuple):
+    """What comes out if a model looks until it is sure.
+
+    Attributes:
+        confidence: that was enough.
+        top1: share of right answers, in [0, 1].
+        mean_looks: looks that a picture took, on average.
+        looks: (n) of each picture.
+    """
+
+    confidence: float
+    top1: float
+    mean_looks: float
+    looks: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Answers:
     """The answers to n pictures; indexing gives an `Answer`.
@@ -46,6 +65,9 @@ class Answers:
             local and both streams; of equal classes the first comes first.
         probabilities: (n 3 m) in [0, 1], of a softmax over all k classes.
         boxes: n tensors (p 4), xyxy in pixels of the picture.
+        classes_after: (n p + 1) the best class of both streams after 0, 1, ... p looks, where the
+            model answers after each (`patch_weighting="anytime"`); else None.
+        probabilities_after: (n p + 1) their probabilities.
     """
 
     names: tuple[str, ...]
@@ -54,6 +76,8 @@ class Answers:
     classes: Tensor
     probabilities: Tensor
     boxes: tuple[Tensor, ...]
+    classes_after: Tensor | None = None
+    probabilities_after: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -118,6 +142,49 @@ class Answers:
         best = self.classes[:, STREAMS.index(stream), 0]
         return torch.bincount(self.labels * count + best, minlength=count**2).view(count, count)
 
+    def top1_after(self) -> list[float]:
+        """Return the share of right answers of both streams after 0, 1, ... p looks.
+
+        Returns:
+            p + 1 shares in [0, 1].
+
+        Raises:
+            ValueError: if the model does not answer after each look.
+        """
+        return self._hits_after().double().mean(0).tolist()
+
+    def stopping(self, confidence: float) -> "Stopping":
+        """Return what comes out if each picture is looked at until its answer is sure.
+
+        Args:
+            confidence: in [0, 1], as in `TwoStreamClassifier.predict`.
+
+        Returns:
+            `Stopping`.
+
+        Raises:
+            ValueError: if the model does not answer after each look.
+        """
+        hits = self._hits_after()
+        assert self.probabilities_after is not None
+        sure = self.probabilities_after >= confidence
+        sure[:, -1] = True
+        looks = sure.int().argmax(1)  # the first of them
+        right = hits.gather(1, looks[:, None])[:, 0]
+        return Stopping(
+            confidence, float(right.double().mean()), float(looks.double().mean()), looks
+        )
+
+    def calibration_error(self) -> float:
+        """Return how far the probability of an answer is from how often such answers are right.
+
+        It is the expected calibration error of both streams' answers, over 15 equal ranges of
+        probability (Guo et al., 2017), in [0, 1].
+        """
+        shares = self.probabilities[:, STREAMS.index("fused"), 0].double()
+        right = (self.classes[:, STREAMS.index("fused"), 0] == self.labels).int()
+        return _calibration_error(shares, right)
+
     def confused_pairs(self, most: int = 10) -> list[tuple[int, int, list[int]]]:
         """List which classes are taken for which most often, by both streams together.
 
@@ -136,13 +203,48 @@ class Answers:
         ordered = sorted(of_pairs.items(), key=lambda item: (-len(item[1]), item[0]))
         return [(*pair, pictures) for pair, pictures in ordered[:most]]
 
+    def _hits_after(self) -> Tensor:
+        if self.classes_after is None:
+            raise ValueError(
+                "Expected answers of a model with patch_weighting='anytime', which answers after "
+                "each look, but this one answers once."
+            )
+        return self.classes_after == self.labels[:, None]
+
     def _ranking(self, index: int, place: int) -> Ranking:
         classes = [self.class_names[i] for i in self.classes[index, place].tolist()]
         return tuple(zip(classes, self.probabilities[index, place].tolist(), strict=True))
 
 
-def best_classes(output: TwoStreamOutput) -> tuple[Tensor, Tensor]:
-    """Return the best classes of each stream and their probabilities, both (b 3 m), on the CPU."""
-    logits = torch.stack([output.global_logits, output.local_logits, output.logits], 1).float()
+def best_classes(
+    output: TwoStreamOutput, temperatures: Sequence[float] | None = None
+) -> tuple[Tensor, ...]:
+    """Return the best classes of each stream and their probabilities, both (b 3 m), on the CPU.
+
+    For a model that answers after each look also those after 0, 1, ... p looks, (b p + 1). The
+    `temperatures` are the model's; the local stream by itself has none.
+    """
+    whole, looks = output.global_logits.float(), output.step_logits.shape[1]
+    both = output.logits.float() / temperature_after(temperatures, looks)
+    logits = torch.stack(
+        [whole / temperature_after(temperatures, 0), output.local_logits.float(), both], 1
+    )
     order = logits.sort(dim=-1, descending=True, stable=True).indices[..., :KEPT]
-    return order.cpu(), logits.softmax(-1).gather(-1, order).cpu()
+    found = (order.cpu(), logits.softmax(-1).gather(-1, order).cpu())
+    if output.prefix_logits is None:
+        return found
+    heat = [temperature_after(temperatures, number) for number in range(looks + 1)]
+    after = torch.cat([whole[:, None], output.prefix_logits.float()], 1)
+    shares = (after / after.new_tensor(heat)[:, None]).softmax(-1).max(-1)
+    return (*found, shares.indices.cpu(), shares.values.cpu())
+
+
+def _calibration_error(shares: Tensor, right: Tensor) -> float:
+    """Return the mean over pictures of |confidence - accuracy| of the range that each falls into.
+
+    Ranges are open below and closed above, but for the first.
+    """
+    place = (shares * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS).long() - 1
+    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    gaps.index_add_(0, place, shares.double() - right.double())
+    return float(gaps.abs().sum() / len(shares))

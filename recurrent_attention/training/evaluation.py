@@ -1,7 +1,8 @@
 """Measuring a classifier: loss, and top-1 of both streams and of their sum."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -59,6 +60,7 @@ class Evaluation(NamedTuple):
             top5, means = self.answers.top(5), self.answers.mean_per_class()
             found |= {f"{stream}_top5": value for stream, value in top5.items()}
             found |= {f"{stream}_mean_per_class": value for stream, value in means.items()}
+            found["calibration_error"] = self.answers.calibration_error()
         return found
 
 
@@ -159,9 +161,7 @@ def evaluate(
         ValueError: if classes are not the model's, or `data` is empty or draws at random.
         TypeError: if `data` is no `TwoStreamDataset`.
     """
-    views = views_of(model, data, "data", stacklevel=2)
-    if any(part.train for part in views.parts):
-        raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
+    views = fixed_views_of(model, data)
     resources = Resources(
         model,
         device=device,
@@ -170,15 +170,67 @@ def evaluate(
         cache_dir=cache_dir,
         precision=precision,
     )
+    with ready_to_answer(model, views, resources, batch_size, frozen=frozen) as (network, loader):
+        return run_evaluation(
+            resources,
+            network,
+            loader,
+            model.num_classes,
+            TwoStreamLoss(),
+            views=views,
+            temperatures=model.temperatures,
+        )
+
+
+def fixed_views_of(model: TwoStreamClassifier, data: Any) -> Views:
+    """Return the views of a data set; refuse one that draws at random."""
+    views = views_of(model, data, "data", stacklevel=3)
+    if any(part.train for part in views.parts):
+        raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
+    return views
+
+
+@contextmanager
+def ready_to_answer(
+    model: TwoStreamClassifier,
+    views: Views,
+    resources: Resources,
+    batch_size: int,
+    *,
+    frozen: bool,
+) -> Iterator[tuple[nn.Module, DataLoader[Any]]]:
+    """Yield a network in eval mode and a loader for it: of views, or of their frozen features."""
     dataset: Views | FeatureDataset = frozen_features(model, views, resources) if frozen else views
     order = EpochOrder(dataset, seed=0, shuffle=False)
-    loader = loader_of(dataset, order, batch_size, 0 if frozen else num_workers)
+    loader = loader_of(dataset, order, batch_size, 0 if frozen else resources.num_workers)
     with eval_view(model) as view, torch.random.fork_rng():
         network: nn.Module = Heads(view) if frozen else Streams(view)
-        network, loader = resources.accelerator.prepare(network, loader)
-        return run_evaluation(
-            resources, network, loader, model.num_classes, TwoStreamLoss(), views=views
-        )
+        yield resources.accelerator.prepare(network, loader)
+
+
+def answer_all(
+    resources: Resources, network: nn.Module, loader: DataLoader[Any], description: str
+) -> Iterator[tuple[Any, Tensor, TwoStreamOutput, Tensor]]:
+    """Go over `loader` once, in eval mode and without gradients.
+
+    The loader gives (indices, images, patches, labels) or (indices, features, features, labels).
+    Yield, of each batch of all processes, the bar, the indices, the output and the labels.
+    """
+    network.eval()
+    # gather_for_metrics drops the pictures that pad the last batch of several processes.
+    gather = resources.accelerator.gather_for_metrics
+    bar = tqdm(
+        plainly(loader),
+        desc=description,
+        total=len(loader),
+        leave=False,
+        disable=not resources.progress,
+    )
+    with torch.no_grad():
+        for indices, first, second, labels, *_ in bar:
+            output = network(first, second)
+            gathered, labels = gather_output(gather, output, labels)
+            yield bar, gather(indices), gathered, labels
 
 
 def run_evaluation(
@@ -189,38 +241,24 @@ def run_evaluation(
     loss_of: TwoStreamLoss,
     *,
     views: Views | None = None,
+    temperatures: Sequence[float] | None = None,
     after_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Go over `loader` once, with a network that `resources` prepared; leave it in eval mode.
 
-    The loader gives (indices, images, patches, labels) or (indices, features, features, labels).
-    With `views`, what it is of, the answers are kept. What is returned is the same in every
-    process.
+    With `views`, what it is of, the answers are kept, with probabilities by the `temperatures`.
+    What is returned is the same in every process.
     """
-    network.eval()
-    accelerator = resources.accelerator
-    scores = Scores(num_classes, accelerator.device)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    scores = Scores(num_classes, resources.accelerator.device)
+    found: list[tuple[Tensor, ...]] = []
     started = time.perf_counter()
-    bar = tqdm(
-        plainly(loader),
-        desc="evaluate",
-        total=len(loader),
-        leave=False,
-        disable=not resources.progress,
-    )
-    with torch.no_grad():
-        for indices, first, second, labels, *_ in bar:
-            output = network(first, second)
-            # gather_for_metrics drops the pictures that pad the last batch of several processes.
-            gathered = gather_output(accelerator.gather_for_metrics, output, labels)
-            scores.update(*gathered, loss_of)
-            if views is not None:
-                places = accelerator.gather_for_metrics(indices).cpu()
-                found.append((places, *best_classes(gathered[0])))
-            show_scores(bar, scores)
-            if after_batch is not None:
-                after_batch()
+    for bar, places, output, labels in answer_all(resources, network, loader, "evaluate"):
+        scores.update(output, labels, loss_of)
+        if views is not None:
+            found.append((places.cpu(), *best_classes(output, temperatures)))
+        show_scores(bar, scores)
+        if after_batch is not None:
+            after_batch()
     seconds = time.perf_counter() - started
     values = scores.compute()
     top1 = (values["global"], values["local"], values["fused"])
@@ -230,23 +268,22 @@ def run_evaluation(
     )
 
 
-def _answers(
-    views: Views, num_classes: int, found: Sequence[tuple[Tensor, Tensor, Tensor]]
-) -> Answers:
-    """Put batches of (places, classes, probabilities) together, in the order of the data.
+def _answers(views: Views, num_classes: int, found: Sequence[tuple[Tensor, ...]]) -> Answers:
+    """Put batches of places and `best_classes` together, in the order of the data.
 
     Classes that only the model has are named by their index, as `predict` does.
     """
-    places, classes, probabilities = (torch.cat(parts) for parts in zip(*found, strict=True))
+    places, *kept = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = places.argsort()
     shown = [views.boxes(i)[: views.places[i][0].num_patches] for i in range(len(views))]
     return Answers(
         views.names,
         (*views.class_names, *map(str, range(len(views.class_names), num_classes))),
         torch.tensor(views.labels),
-        classes[order],
-        probabilities[order],
+        kept[0][order],
+        kept[1][order],
         tuple(shown),
+        *(part[order] for part in kept[2:]),
     )
 
 

@@ -13,6 +13,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset, read_boxes, write_boxes
 from recurrent_attention.data.augmentation import Augment, name_of_augment
 from recurrent_attention.data.checking.layout import find_layout
+from recurrent_attention.training.calibration import calibrate
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, Precision, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
@@ -162,7 +163,7 @@ def train(
     run = RunFolder(Path(out), resume=resume)
     torch.manual_seed(recipe.seed)
     names = parts.train.class_names
-    settings: dict[str, Any] = {"patch_weighting": "linear", "fusion_weight": 2.0}
+    settings: dict[str, Any] = {"patch_weighting": "anytime", "fusion_weight": 2.0}
     settings |= {"class_names": names, **model_arguments}
     model = TwoStreamClassifier(
         backbone,
@@ -194,6 +195,8 @@ def train(
         trackers=trackers,
         **work,
     )
+    calibrate(model, views["validation"], frozen=recipe.freeze, **work)
+    run.save_model(model)
     found = evaluate(model, views["test"], frozen=recipe.freeze, **work)
     run.write_json("result.json", {"data": parts.found, **found.numbers()})
     if processes.is_main_process:
