@@ -101,7 +101,7 @@ def test_figures_equal_loops_over_the_predictions(data):
         assert numbers[f"{stream}_mean_per_class"] == pytest.approx(sum(shares) / len(shares))
     assert len(shares) == 6
     assert set(numbers) == {
-        "loss", "num_images", "images_per_second",
+        "loss", "num_images", "images_per_second", "calibration_error",
         *(f"{s}_{what}" for s in STREAMS for what in ("top1", "top5", "mean_per_class")),
     }  # fmt: skip
     wrong = {}
