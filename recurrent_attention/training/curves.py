@@ -60,7 +60,7 @@ def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, held_out: 
     accuracy.set(xlabel="epoch", ylabel="top-1 in %", ylim=(0, 100))
     accuracy.set_title(f"solid: {held_out}, dashed: train", fontsize=9, color="#555555")
     accuracy.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)  # hides no line
-    loss.legend(loc="upper right", frameon=False)
+    loss.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, frameon=False)
     for axes in (loss, accuracy):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#eeeeee")

@@ -17,12 +17,17 @@ from recurrent_attention.training.calibration import calibrate
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, Precision, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
-from recurrent_attention.training.processes import Device, join_processes
+from recurrent_attention.training.processes import (
+    Device,
+    chosen_device,
+    from_main,
+    join_processes,
+)
 from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.report import write_report
-from recurrent_attention.training.run_folder import RunFolder
-from recurrent_attention.training.tracking import Trackers
+from recurrent_attention.training.run_folder import RunFolder, check_free
+from recurrent_attention.training.tracking import Trackers, checked_trackers
 from recurrent_attention.training.views import labels_for
 
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.2  # of each class, where the folder has no such part
@@ -160,7 +165,11 @@ def train(
     recipe = recipe or Recipe.fine_tuning()
     processes = join_processes(device)
     parts = data if isinstance(data, Parts) else parts_of_folder(data, seed=recipe.seed)
-    run = RunFolder(Path(out), resume=resume)
+    # What can be refused is refused before minutes of work, and before anything is written.
+    from_main(lambda: check_free(Path(out), resume))
+    asked = checked_trackers(trackers, Path(out))
+    with chosen_device(device):
+        pass
     torch.manual_seed(recipe.seed)
     names = parts.train.class_names
     settings: dict[str, Any] = {"patch_weighting": "anytime", "fusion_weight": 2.0}
@@ -175,10 +184,12 @@ def train(
         **settings,
     )
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
-    every = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    boxes = _boxes(model, every, run, work)
     changed: dict[str, Any] = {"train": True, "num_patches": train_patches}
     changed |= {"augment": augment, "crop_scale": crop_scale}
+    _check_views(model, parts.train, changed)
+    every = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    run = RunFolder(Path(out), resume=resume)
+    boxes = _boxes(model, every, run, work)
     views = {
         name: TwoStreamDataset.for_model(
             model, part, boxes[name], **(changed if name == "train" else {})
@@ -192,7 +203,7 @@ def train(
         recipe=recipe,
         run_folder=run,
         resume=resume,
-        trackers=trackers,
+        trackers=asked,
         **work,
     )
     calibrate(model, views["validation"], frozen=recipe.freeze, **work)
@@ -262,6 +273,12 @@ def evaluate_folder(
         said = {"found": layout.name, "part": part, "pictures": len(pictures)}
         write_report(Path(report), model, views, found, settings={"data": said})
     return found
+
+
+def _check_views(model: TwoStreamClassifier, pictures: Pictures, changed: dict[str, Any]) -> None:
+    """Refuse arguments of the training pictures that do not fit, with boxes that stand in."""
+    boxes = {name: [[0, 0, 1, 1]] * model.num_patches for name in pictures.names[:1]}
+    TwoStreamDataset.for_model(model, pictures.subset([0]), boxes, **changed)
 
 
 def _boxes(

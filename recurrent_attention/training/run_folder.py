@@ -63,7 +63,7 @@ class RunFolder:
             model.save_pretrained(self.model_dir)
 
     def _claim(self, path: Path, resume: bool) -> Path:
-        _check_free(path, resume)
+        check_free(path, resume)
         # First, to know the folder again by.
         (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         self._lock = _lock(path / CHECKPOINTS)
@@ -77,7 +77,7 @@ class RunFolder:
                 beside.write_text(text, encoding="utf-8")
 
 
-def _check_free(path: Path, resume: bool) -> None:
+def check_free(path: Path, resume: bool) -> None:
     """Refuse a folder that holds something else, or a run that is not to be gone on with."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         if not resume:
