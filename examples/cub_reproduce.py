@@ -51,6 +51,7 @@ from recurrent_attention.training import (
     FitResult,
     Recipe,
     RunFolder,
+    calibrate,
     draw_curves,
     evaluate,
     fit,
@@ -69,7 +70,7 @@ SETTINGS = {
     "backbone":         ("test_resnet", "vgg19",  "vgg19"),
     "image_size":       (64,            448,      448),
     "patch_size":       (64,            224,      224),
-    "patch_weighting":  ("equal",       "linear", "equal"),
+    "patch_weighting":  ("equal",       "anytime", "equal"),
     "train_patches":    (2,             10,       1),
     "num_patches":      (10,            10,       1),
     "num_steps":        (4,             10,       10),
@@ -116,9 +117,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--patch-weighting",
-        choices=["equal", "linear", "recurrent"],
-        help="equal: T looks at each patch, as in the paper; linear, recurrent: one look at each, "
-        f"weighted by a learned score {default('patch_weighting')}",
+        choices=["equal", "linear", "recurrent", "anytime"],
+        help="equal: T looks at each patch, as in the paper; the others: one look at each, by a "
+        f"learned weight, and with anytime an answer after each {default('patch_weighting')}",
     )
     add(
         "--protocol",
@@ -368,6 +369,18 @@ def report(result: dict[str, Any]) -> str:
         f"epoch kept          {result['best_epoch']} of {result['epochs']}, chosen on "
         f"{result['chosen_on']}",
     ]
+    if "stopping" in result:
+        after = result["fused_top1_after"]
+        each = ", ".join(
+            f"{n}: {100 * after[n]:.2f}" for n in (0, 1, 2, 3, 5, 10) if n < len(after)
+        )
+        lines.append(f"after so many looks {each}")
+        for one in result["stopping"]:
+            lines.append(
+                f"stopping at {one['confidence']:.2f}    {100 * one['top1']:.2f} with "
+                f"{one['mean_looks']:.2f} looks"
+            )
+        lines.append(f"calibration error   {100 * result['calibration']:.1f} points")
     if result["chosen_on"] == "test":
         lines.append(
             "The best epoch was picked on the test set, as the authors' code does, with a random "
@@ -392,6 +405,8 @@ def numbers_of(final: Evaluation, fitted: FitResult) -> dict[str, Any]:
         "train_images_per_second": max(r["images_per_second"] for r in fitted.history),
         "test_images_per_second": final.images_per_second,
         "best_epoch": fitted.best_epoch,
+        **({} if final.answers is None else final.answers.by_looks()),
+        **({} if final.answers is None else {"calibration": final.answers.calibration_error()}),
     }
 
 
@@ -461,6 +476,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         final = best_on_test(fitted, len(test))
     else:
         measured = {"batch_size": args.batch_size, "precision": args.precision}
+        calibrate(model, held_out, frozen=args.freeze, **measured, **common)
+        run.save_model(model)
         final = evaluate(model, views(test), frozen=args.freeze, **measured, **common)
     result = {
         **numbers_of(final, fitted),

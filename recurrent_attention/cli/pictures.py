@@ -4,6 +4,7 @@ import csv
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -49,15 +50,16 @@ def files_of(given: tuple[Path, ...]) -> list[Path]:
     type=click.Path(path_type=Path),
     help="Write a table here instead of printing: a row for each picture, or the reason why not.",
 )
+@click.option("--looks", type=at_least_one, help="Boxes to look at, at most.  [default: all]")
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1),
+    help="Look at one more box only until the answer has this probability.  [default: all looks]",
+)
 @num_workers_option
 @quiet_option
 def predict(
-    model: str,
-    pictures: tuple[Path, ...],
-    top_k: int,
-    table: Path | None,
-    num_workers: int,
-    quiet: bool,
+    model: str, pictures: tuple[Path, ...], table: Path | None, quiet: bool, **words: Any
 ) -> None:
     """Name what is on PICTURES: files, or folders of them, at any depth.
 
@@ -69,7 +71,7 @@ def predict(
         check_new_file(table)
     loaded = TwoStreamClassifier.from_pretrained(model)
     shown = not quiet and (table is not None or len(files) > 1)
-    answers = predict_files(loaded, files, top_k=top_k, num_workers=num_workers, progress=shown)
+    answers = predict_files(loaded, files, progress=shown, **words)
     if table is None:
         bad = 0
         for answer in answers:
@@ -79,7 +81,7 @@ def predict(
         rows = list(answers)
         bad = sum(answer.prediction is None for answer in rows)
         with whole_file(table) as beside:
-            beside.write_text(_as_csv(rows, top_k), encoding="utf-8", newline="")
+            beside.write_text(_as_csv(rows, words["top_k"]), encoding="utf-8", newline="")
         click.echo(f"{len(rows) - bad} of {len(rows)} pictures in {printable(table)}", err=True)
     sys.exit(1 if bad else 0)
 
@@ -90,21 +92,22 @@ def _in_words(answer: FileAnswer) -> str:
 
 
 def _as_csv(answers: list[FileAnswer], top_k: int) -> str:
-    """Return a table: path, the best classes, what each stream says alone, the reason."""
+    """Return a table: path, the best classes, what each stream says alone, looks, the reason."""
     places = range(
         1, 1 + max((len(a.prediction.indices) for a in answers if a.prediction), default=top_k)
     )
     text = io.StringIO()
     writer = csv.writer(text)
     best = [name for place in places for name in (f"class_{place}", f"probability_{place}")]
-    writer.writerow(["path", *best, "global_class", "local_class", "reason"])
+    writer.writerow(["path", *best, "global_class", "local_class", "looks", "reason"])
     for path, prediction, reason in answers:
         if prediction is None:
-            writer.writerow([path, *[""] * (len(best) + 2), reason])
+            writer.writerow([path, *[""] * (len(best) + 3), reason])
             continue
         pairs = zip(prediction.class_names, prediction.probabilities, strict=True)
         values = [value for name, share in pairs for value in (name, f"{share:.6f}")]
-        writer.writerow([path, *values, prediction.global_class, prediction.local_class, ""])
+        alone = (prediction.global_class, prediction.local_class, prediction.looks)
+        writer.writerow([path, *values, *alone, ""])
     return text.getvalue()
 
 

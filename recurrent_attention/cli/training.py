@@ -177,4 +177,12 @@ def _table(found: Any) -> str:
         values = [100 * numbers[f"{stream}_{name}"] for name in ("top1", "top5", "mean_per_class")]
         pad = len(lines[0]) - len("   top-1   top-5   mean over classes")
         lines.append(f"{stream:<{pad}}{values[0]:8.2f}{values[1]:8.2f}{values[2]:20.2f}")
+    if found.answers is not None and found.answers.classes_after is not None:
+        after, stopped = found.answers.top1_after(), found.answers.stopping(0.9)
+        shown = [number for number in (0, 1, 2, 3, 5, 10) if number < len(after)]
+        each = ", ".join(f"{number}: {100 * after[number]:.2f}" for number in shown)
+        lines.append(f"after so many looks {each}")
+        lines.append(
+            f"stopping when 90 % sure: {100 * stopped.top1:.2f} with {stopped.mean_looks:.1f} looks"
+        )
     return "\n".join(lines)

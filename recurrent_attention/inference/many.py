@@ -36,6 +36,8 @@ def predict_files(
     paths: Sequence[str | PathLike[str]],
     *,
     top_k: int = 5,
+    looks: int | None = None,
+    confidence: float | None = None,
     batch_size: int = 16,
     num_workers: int = 0,
     progress: bool = True,
@@ -46,6 +48,8 @@ def predict_files(
         model: each of its modules is in the same mode afterwards.
         paths: of pictures, as many as you like.
         top_k: as in `TwoStreamClassifier.predict`.
+        looks: as there.
+        confidence: as there.
         batch_size: files that are answered together.
         num_workers: processes that read; 0 is this one.
         progress: show a bar.
@@ -80,7 +84,15 @@ def predict_files(
     with tqdm(total=len(files), desc="predict", unit="picture", disable=not progress) as bar:
         for batch in loader:
             pictures = [picture for picture, _ in batch if picture is not None]
-            answers = predict(model, pictures, boxes=None, patches=None, top_k=top_k)
+            answers = predict(
+                model,
+                pictures,
+                boxes=None,
+                patches=None,
+                top_k=top_k,
+                looks=looks,
+                confidence=confidence,
+            )
             waiting = iter(answers if isinstance(answers, list) else [answers])
             for picture, reason in batch:
                 found = None if picture is None else next(waiting)

@@ -64,6 +64,8 @@ class Prediction(NamedTuple):
         lines.append(
             f"global stream alone: {printable(self.global_class)}, local stream alone: {local}"
         )
+        if self.looks is not None:
+            lines.append(f"{self.looks} look{'' if self.looks == 1 else 's'}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from recurrent_attention.inference.looking import temperature_after
 STREAMS = ("global", "local", "fused")
 KEPT = 5  # best classes of each stream
 CALIBRATION_BINS = 15
+CONFIDENCES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # at which stopping is reported
 Ranking = tuple[tuple[str, float], ...]
 
 
@@ -174,6 +175,24 @@ class Answers:
         return Stopping(
             confidence, float(right.double().mean()), float(looks.double().mean()), looks
         )
+
+    def by_looks(self) -> dict[str, Any]:
+        """Return what more looks bring, as `result.json` keeps it.
+
+        Returns:
+            `fused_top1_after`: shares after 0, 1, ... p looks; and `stopping`: top-1 and mean looks
+            at each of `CONFIDENCES`. Empty for a model that does not answer after each look.
+        """
+        if self.classes_after is None:
+            return {}
+        stopped = [self.stopping(confidence) for confidence in CONFIDENCES]
+        return {
+            "fused_top1_after": self.top1_after(),
+            "stopping": [
+                {"confidence": s.confidence, "top1": s.top1, "mean_looks": s.mean_looks}
+                for s in stopped
+            ],
+        }
 
     def calibration_error(self) -> float:
         """Return how far the probability of an answer is from how often such answers are right.

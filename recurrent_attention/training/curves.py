@@ -1,4 +1,4 @@
-"""The picture of a run: loss and accuracy over its epochs."""
+"""The pictures of a run: loss and accuracy over its epochs, accuracy over looks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,8 +6,10 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from recurrent_attention._files import whole_file
+from recurrent_attention.training.answers import CONFIDENCES, Answers
 
 STREAM_COLORS = {"global": "#4477aa", "local": "#ee8866", "fused": "#222222"}
 
@@ -65,4 +67,39 @@ def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, held_out: 
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#eeeeee")
         axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def looks_figure(answers: Answers) -> Figure:
+    """Draw how often both streams are right after 0, 1, ... looks, and if they stop when sure."""
+    after = [100 * share for share in answers.top1_after()]
+    stopped = [answers.stopping(confidence) for confidence in CONFIDENCES]
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(range(len(after)), after, "o-", color=STREAM_COLORS["fused"], label="the same looks")
+    axes.plot(
+        [one.mean_looks for one in stopped],
+        [100 * one.top1 for one in stopped],
+        "D-",
+        color=STREAM_COLORS["local"],
+        markersize=5,
+        linewidth=1,
+        label="until it is sure",
+    )
+    for one in stopped:
+        axes.annotate(
+            f"{100 * one.confidence:.0f} %",
+            (one.mean_looks, 100 * one.top1),
+            xytext=(0, 7),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+            color="#b5480a",
+        )
+    axes.set(xlabel="looks at parts of a picture, on average", ylabel="top-1 in %, both streams")
+    axes.legend(loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#eeeeee")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -209,7 +209,8 @@ def train(
     calibrate(model, views["validation"], frozen=recipe.freeze, **work)
     run.save_model(model)
     found = evaluate(model, views["test"], frozen=recipe.freeze, **work)
-    run.write_json("result.json", {"data": parts.found, **found.numbers()})
+    looks = {} if found.answers is None else found.answers.by_looks()
+    run.write_json("result.json", {"data": parts.found, **found.numbers(), **looks})
     if processes.is_main_process:
         curves = run.path / "curves.png"
         draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out="validation")

@@ -21,6 +21,7 @@ from recurrent_attention.training.fitting import FitResult
 from recurrent_attention.training.report_pictures import (
     curves_as_url,
     explained_as_url,
+    looks_as_url,
     thumbnail_as_url,
 )
 
@@ -85,6 +86,7 @@ def write_report(
             for stream, name in STREAM_NAMES.items()
         ],
         spread=_spread(found.fused_top1, found.num_images),
+        looks=_looks(answers),
         curves=None if fitted is None else curves_as_url(fitted),
         pairs=_pairs(data, answers),
         explained=_explained(model, data, answers),
@@ -132,6 +134,19 @@ def _spread(share: float, count: int) -> str:
         f"With {count} pictures, chance moves these figures by about {error:.1f} points "
         "(one standard error); smaller differences say nothing."
     )
+
+
+def _looks(answers: Answers) -> dict[str, str] | None:
+    """Say what more looks bring; None for a model that answers once."""
+    if answers.classes_after is None:
+        return None
+    after, stopped = answers.top1_after(), answers.stopping(0.9)
+    text = (
+        f"All {len(after) - 1} looks: {_percent(after[-1])} %. Stopping at a probability of 0.9: "
+        f"{_percent(stopped.top1)} % with {stopped.mean_looks:.1f} looks. A probability is off by "
+        f"{_percent(answers.calibration_error())} points on average."
+    )
+    return {"text": text, "image": looks_as_url(answers)}
 
 
 def _pairs(data: TwoStreamDataset, answers: Answers) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.inference.sheet import pixels_of_figure
 from recurrent_attention.training.answers import Answers
-from recurrent_attention.training.curves import curves_figure
+from recurrent_attention.training.curves import curves_figure, looks_figure
 from recurrent_attention.training.fitting import FitResult
 
 THUMBNAIL = 184  # pixels, shown at half of that
@@ -42,6 +42,11 @@ def curves_as_url(fitted: FitResult) -> str:
     """Return loss and accuracy over the epochs."""
     figure = curves_figure(fitted.history, fitted.best_epoch, "validation")
     return _url(pixels_of_figure(figure, DOTS_PER_INCH))
+
+
+def looks_as_url(answers: Answers) -> str:
+    """Return the accuracy over the looks."""
+    return _url(pixels_of_figure(looks_figure(answers), DOTS_PER_INCH))
 
 
 def _as_image(opened: Any) -> Image.Image:

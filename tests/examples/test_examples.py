@@ -137,7 +137,7 @@ def test_patches_without_labels_once_for_all_runs(job, drawn, tmp_path, monkeypa
     for number in ("global", "local", "fused"):
         assert results[0][f"test_{number}"] == results[1][f"test_{number}"]
     config = json.loads((tmp_path / "one" / "model" / "config.json").read_text())
-    assert config["patch_weighting"] == "linear"
+    assert config["patch_weighting"] == "anytime"
 
 
 @pytest.mark.slow
