@@ -48,6 +48,8 @@ class Explanation(StreamMaps):
         class_names: k names, or None.
         mean: per channel, with which the images were normalised.
         std: per channel.
+        prefix_logits: (b p k) of both streams after 1, 2, ... p patches, or None.
+        temperatures: of the model, by which these become probabilities, or None.
     """
 
     def __repr__(self) -> str:
@@ -73,7 +75,9 @@ class Explanation(StreamMaps):
         its steps, the temporal weights as bars under them, and what each step would answer. All
         step maps share one colour scale; the global map has its own. At most four patches are
         drawn; a note says so where there are more. Patches with learned weights stand side by side,
-        heaviest first, each with its map, its weight and its answer.
+        heaviest first, each with its map, its weight and its answer. Where the model answers after
+        each look, they stand in the order of the looks, and a line under them shows how likely the
+        class was after 0, 1, 2, ... looks, and where the model would have stopped.
 
         Args:
             index: which image of the batch, in [0, b).

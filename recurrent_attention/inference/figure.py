@@ -12,6 +12,11 @@ from torch import Tensor
 
 from recurrent_attention.images.reading import open_picture
 from recurrent_attention.inference.gradients import StreamMaps
+from recurrent_attention.inference.looks_line import (
+    AnswersAfter,
+    answers_after,
+    draw_answers_after,
+)
 from recurrent_attention.inference.sheet import (
     HEADLINE_PER_INCH,
     HUGE,
@@ -35,6 +40,7 @@ STEPS_PER_LINE, STEPS_PER_LINE_OF_SEVERAL = 6, 10
 MARGIN, GAP, GUTTER = 0.15, 0.07, 0.32
 CELL = 1.0  # width of a patch and of a map
 HEADLINE, HEADING, BARS, ANSWER = 0.36, 0.2, 0.5, 0.6
+LOOKS = 1.7  # height of the line of answers
 SCALE, RIGHT = 0.09, 0.68  # width of the colour scale, and of all that stands right of the maps
 MAX_PICTURE = 3.2  # width; wider, it would take the page from the maps
 MIN_SLOT = 1.45  # for a tall picture: what is written above and below it is wider
@@ -53,7 +59,13 @@ class _Strip:
         self.global_map = own(found.global_map)
         self.patch_weights = None if found.patch_weights is None else own(found.patch_weights)
         order = torch.arange(found.step_weights.shape[1])
-        if self.patch_weights is not None:  # heaviest first
+        self.after: AnswersAfter | None = None
+        if found.prefix_logits is not None:
+            by_looks = own(found.prefix_logits)
+            self.after = answers_after(
+                self.global_logits, by_looks, self.target, found.temperatures
+            )
+        elif self.patch_weights is not None:  # heaviest first
             order = self.patch_weights.argsort(descending=True, stable=True)
             self.patch_weights = self.patch_weights[order]
         self.step_logits, self.maps = own(found.step_logits)[order], own(found.step_maps)[order]
@@ -97,7 +109,9 @@ class _Strip:
             self.left + beside + 2 * GAP + step * (CELL + GAP) for step in range(self.per_line)
         ]
         self.right = self.columns[-1] + CELL
-        self.sheet = Sheet(self.right + RIGHT, HEADLINE + lines * self.line_height + MARGIN)
+        self.lines_end = HEADLINE + lines * self.line_height
+        below = 0 if self.after is None else LOOKS
+        self.sheet = Sheet(self.right + RIGHT, self.lines_end + below + MARGIN)
 
     def draw(self, note: str) -> Figure:
         headline = f"What speaks for {self.name(self.target)}"
@@ -114,9 +128,16 @@ class _Strip:
         else:
             for patch in range(self.rows):
                 self.draw_patch(patch)
+        if self.after is not None:
+            names = [self.name(index) for index in self.after.best]
+            draw_answers_after(
+                self.sheet, self.after, names, left=MARGIN, top=self.lines_end + 0.1,
+                width=self.right - MARGIN, height=LOOKS - 0.1, target=self.name(self.target),
+            )  # fmt: skip
         if self.rows < self.num_patches:
-            below = self.sheet.height - MARGIN
-            which = "first" if self.patch_weights is None else "heaviest"
+            below = self.lines_end
+            weighted = self.patch_weights is not None and self.after is None
+            which = "heaviest" if weighted else "first"
             note = f"the {which} {self.rows} of {self.num_patches} patches"
             self.sheet.text(self.right, below, note, ha="right", va="center", color=PALE)
         self.sheet.warn_of_missing_letters()
@@ -200,7 +221,7 @@ class _Strip:
             self.answer(column + CELL / 2, below + BARS, self.step_logits[patch, 0])
         sheet.bars(
             weights[: self.rows].tolist(), self.columns, below + 0.04, BARS - 0.04, column=CELL,
-            color=PALE, even=1 / self.num_patches, highest=float(weights[0]),
+            color=PALE, even=1 / self.num_patches, highest=float(weights[: self.rows].max()),
         )  # fmt: skip
         label: dict[str, Any] = {"ha": "right", "va": "bottom", "color": PALE}
         sheet.text(self.columns[0] - 0.08, below + BARS - 0.03, "patch\nweight", **label)

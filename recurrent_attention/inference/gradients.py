@@ -38,6 +38,8 @@ class StreamMaps:
     class_names: tuple[str, ...] | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    prefix_logits: Tensor | None = None
+    temperatures: tuple[float, ...] | None = None
 
 
 def explain_views(
@@ -125,7 +127,7 @@ def explain_views(
             alpha = step_gradients / local_maps[0, 0, 0].numel()
             step_seen = einsum(alpha, local_maps, "t b p c, b p c h w -> b p t h w")
             config = model.data_config
-            weights = output.patch_weights
+            weights, by_looks = output.patch_weights, output.prefix_logits
             return StreamMaps(
                 step_maps=step_seen.relu(),
                 global_map=seen.relu(),
@@ -144,6 +146,8 @@ def explain_views(
                 class_names=model.class_names,
                 mean=tuple(config["mean"]),
                 std=tuple(config["std"]),
+                prefix_logits=None if by_looks is None else by_looks.detach(),
+                temperatures=model.temperatures,
             )
 
 
