@@ -2,9 +2,11 @@ r"""Name what is on a picture with an exported model: numpy, Pillow and onnxrunt
 
     python examples/run_onnx.py PICTURE model.onnx               of export_onnx(model, path)
     python examples/run_onnx.py PICTURE patches.onnx boxes.onnx  of graph="patches" and "boxes"
+    python examples/run_onnx.py PICTURE global.onnx boxes.onnx look.onnx --confidence 0.9
 
-The second answers as `model.predict` does: it cuts the patches out of the picture itself. All that
-has to be known about the model stands in the metadata of its file.
+The second answers as `model.predict` does: it cuts the patches out of the picture itself. The third
+looks at one more patch only until it is sure, as `model.predict(picture, confidence=0.9)` does. All
+that has to be known about the model stands in the metadata of its file.
 """
 
 import argparse
@@ -29,30 +31,79 @@ def main(arguments: list[str] | None = None) -> list[tuple[str, float]]:
     parser.add_argument("picture", type=Path, help="any picture file")
     parser.add_argument("model", type=Path, help='ONNX file, of graph="whole" or "patches"')
     parser.add_argument("boxes", type=Path, nargs="?", help='ONNX file of graph="boxes"')
+    parser.add_argument("look", type=Path, nargs="?", help='ONNX file of graph="look"')
+    parser.add_argument("--confidence", type=float, default=0.9, help="enough to stop looking")
     args = parser.parse_args(arguments)
-    session, look = load(args.model)
+    session, settings = load(args.model)
     opened = Image.open(args.picture, formats=FORMATS)
-    picture = ImageOps.exif_transpose(opened).convert(look["color_order"])
-    everything = (0, 0, *picture.size)
-    inputs = {"images": view(picture, everything, look["image_size"], look)[None]}
-    if look["graph"] == "patches":
-        if args.boxes is None:
-            raise ValueError('Expected a file of graph="boxes" beside one of graph="patches".')
-        proposing, how = load(args.boxes)
-        finer = view(picture, everything, how["image_size"], how)[None]
-        (boxes,) = proposing.run(["boxes"], {"images": finer})
-        size = np.array(picture.size * 2, np.float32)
-        boxes = np.clip(boxes[0] / how["image_size"] * size, 0, size)
-        patches = [view(picture, tuple(box), look["patch_size"], look) for box in boxes.tolist()]
-        inputs["patches"] = np.stack(patches)[None]
-    (logits,) = session.run(["logits"], inputs)
-    odds = np.exp(logits[0] - logits[0].max())
-    names = look["class_names"] or [str(index) for index in range(len(odds))]
+    picture = ImageOps.exif_transpose(opened).convert(settings["color_order"])
+    images = view(picture, (0, 0, *picture.size), settings["image_size"], settings)[None]
+    if settings["graph"] == "global":
+        (logits,) = session.run(["global_logits"], {"images": images})
+        odds = look_until_sure(picture, logits, args)
+    else:
+        inputs, looks = {"images": images}, settings["num_patches"]
+        if settings["graph"] == "patches":
+            boxes = propose(picture, args.boxes)
+            cuts = [view(picture, box, settings["patch_size"], settings) for box in boxes]
+            inputs["patches"], looks = np.stack(cuts)[None], len(cuts)
+        (logits,) = session.run(["logits"], inputs)
+        odds = softmax(logits[0] / temperature(settings, looks))
+    names = settings["class_names"] or [str(index) for index in range(len(odds))]
     best = np.argsort(-odds, kind="stable")[:5]
-    answer = [(names[index], float(odds[index] / odds.sum())) for index in best]
+    answer = [(names[index], float(odds[index])) for index in best]
     for name, probability in answer:
         print(f"{100 * probability:5.1f} %  {name}")
     return answer
+
+
+def propose(picture: Image.Image, path: Path | None) -> list[tuple]:
+    """Let a model say where to look, in pixels of the picture."""
+    if path is None:
+        raise ValueError('Expected a file of graph="boxes" beside one of graph="patches".')
+    session, settings = load(path)
+    side = settings["image_size"]
+    finer = view(picture, (0, 0, *picture.size), side, settings)[None]
+    (boxes,) = session.run(["boxes"], {"images": finer})
+    size = np.array(picture.size * 2, np.float32)
+    return [tuple(box) for box in np.clip(boxes[0] / side * size, 0, size).tolist()]
+
+
+def look_until_sure(
+    picture: Image.Image, global_logits: np.ndarray, args: argparse.Namespace
+) -> np.ndarray:
+    """Look at one patch after the other; return the odds (k) of the first answer that is sure."""
+    if args.boxes is None or args.look is None:
+        raise ValueError('Expected files of graph="boxes" and graph="look" beside "global".')
+    session, settings = load(args.look)
+    odds = softmax(global_logits[0] / temperature(settings, 0))
+    state = {
+        "total": np.zeros((1, settings["num_features"]), np.float32),
+        "mass": np.zeros(1, np.float32),
+        "peak": np.full(1, -np.inf, np.float32),
+    }
+    boxes = propose(picture, args.boxes) if odds.max() < args.confidence else []
+    for number, box in enumerate(boxes, 1):
+        patch = view(picture, box, settings["patch_size"], settings)[None]
+        outputs = ["local_logits", "after_total", "after_mass", "after_peak"]
+        local, *after = session.run(outputs, {"patches": patch, **state})
+        state = dict(zip(state, after, strict=True))
+        logits = global_logits + settings["fusion_weight"] * local
+        odds = softmax(logits[0] / temperature(settings, number))
+        if odds.max() >= args.confidence:
+            break
+    return odds
+
+
+def temperature(settings: dict, looks: int) -> float:
+    """Return what logits after so many looks are divided by; the last counts for more of them."""
+    heats = settings["temperatures"] or [1.0]
+    return heats[min(looks, len(heats) - 1)]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    odds = np.exp(logits - logits.max())
+    return odds / odds.sum()
 
 
 def load(path: Path) -> tuple[onnxruntime.InferenceSession, dict]:

@@ -6,12 +6,14 @@ import warnings
 from typing import Any, Literal
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 
 from recurrent_attention._errors import first_line
+from recurrent_attention.anytime import AnytimeAttention, AnytimeState
 from recurrent_attention.network import TwoStreamNetwork
 
-Kind = Literal["whole", "patches", "boxes"]
+Kind = Literal["whole", "patches", "boxes", "global", "look"]
 BATCH, PATCHES = 2, 3  # of the example that is traced; other than 1, which would be a constant
 MOST_BYTES = 2**31 - 1  # of a protobuf message, which an ONNX file is
 # Of the largest output. 1e-4 is what backbones keep; ten times that is another network.
@@ -37,17 +39,42 @@ class OnnxGraph(nn.Module):
         self.kind = kind
         self.eval()
 
-    def forward(self, images: Tensor, patches: Tensor | None = None) -> tuple[Tensor, ...]:
+    def forward(
+        self,
+        images: Tensor | None = None,
+        patches: Tensor | None = None,
+        total: Tensor | None = None,
+        mass: Tensor | None = None,
+        peak: Tensor | None = None,
+    ) -> tuple[Tensor, ...]:
         """Answer as the model does, without the fields that are None."""
-        return tuple(self.answer(images, patches).values())
+        given = {"images": images, "patches": patches, "total": total, "mass": mass, "peak": peak}
+        inputs = {name: tensor for name, tensor in given.items() if tensor is not None}
+        return tuple(self.answer(**inputs).values())
 
-    def answer(self, images: Tensor, patches: Tensor | None = None) -> dict[str, Tensor]:
-        """Answer by name: the fields of `TwoStreamOutput`, or boxes alone."""
-        if self.kind == "boxes":
+    def answer(self, **inputs: Tensor) -> dict[str, Tensor]:
+        """Answer by name: the fields of `TwoStreamOutput`, or what the kind of graph has."""
+        if self.kind == "look":
+            return self._look(**inputs)
+        images = inputs["images"]
+        if self.kind in ("boxes", "global"):
             feature_map = self.model.global_backbone(images)
+            if self.kind == "global":
+                return {"global_logits": self.model.classify_global(feature_map)}
             return {"boxes": self.model.propose_on_map(feature_map, images)}
-        output = self.model(images, patches)._asdict()
+        output = self.model(images, inputs.get("patches"))._asdict()
         return {name: tensor for name, tensor in output.items() if tensor is not None}
+
+    def _look(
+        self, patches: Tensor, total: Tensor, mass: Tensor, peak: Tensor
+    ) -> dict[str, Tensor]:
+        """Take one more look: patches (b c h w) and the state before it."""
+        assert isinstance(self.model.attention, AnytimeAttention)
+        look = reduce(self.model.local_backbone(patches), "b c h w -> b c", "mean")
+        state = self.model.attention.step(AnytimeState(total, mass, peak), look)
+        local_logits = self.model.local_head(self.model.drop(state.pooled))
+        return {"local_logits": local_logits, "after_total": state.total,
+                "after_mass": state.mass, "after_peak": state.peak}  # fmt: skip
 
     @property
     def image_size(self) -> int:
@@ -62,20 +89,28 @@ class OnnxGraph(nn.Module):
             patches: p, where the graph takes patches.
 
         Returns:
-            images (b 3 h w), and perhaps patches (b p 3 h w).
+            images (b 3 h w), and perhaps patches (b p 3 h w); for a look patches (b 3 h w) and the
+            state before it.
         """
         generator = torch.Generator().manual_seed(0)
         parameter = next(self.model.parameters())
         channels, side = self.model.global_backbone.in_chans, self.model.patch_size
-        shapes: dict[str, tuple[int, ...]] = {
-            "images": (batch, channels, self.image_size, self.image_size)
-        }
+        shapes: dict[str, tuple[int, ...]] = {}
+        if self.kind != "look":
+            shapes["images"] = (batch, channels, self.image_size, self.image_size)
         if self.kind == "patches":
             shapes["patches"] = (batch, patches, channels, side, side)
-        return {
+        if self.kind == "look":
+            shapes["patches"] = (batch, channels, side, side)
+            shapes["total"] = (batch, self.model.local_backbone.out_channels)
+            shapes |= {"mass": (batch,), "peak": (batch,)}
+        found = {
             name: torch.randn(shape, generator=generator).to(parameter)
             for name, shape in shapes.items()
         }
+        if "mass" in found:
+            found["mass"] = 1 + found["mass"].abs()
+        return found
 
 
 def translate(graph: OnnxGraph) -> Any:
@@ -94,7 +129,9 @@ def translate(graph: OnnxGraph) -> Any:
     inputs = graph.example(BATCH, PATCHES)
     outputs = list(graph.answer(**inputs))
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("patches_per_image")}
-    dynamic = {"images": {0: axes[0]}, "patches": axes}
+    dynamic: dict[str, dict[int, Any]] = {name: {0: axes[0]} for name in inputs}
+    if graph.kind == "patches":
+        dynamic["patches"] = axes
     with _quiet():
         try:
             program = torch.onnx.export(
@@ -104,7 +141,7 @@ def translate(graph: OnnxGraph) -> Any:
                 verbose=False,
                 input_names=list(inputs),
                 output_names=outputs,
-                dynamic_shapes={name: dynamic[name] for name in inputs},
+                dynamic_shapes=dynamic,
             )
         except Exception as error:  # torch.onnx wraps whatever happened, at great length
             cause = error.__cause__ or error

@@ -21,7 +21,7 @@ from recurrent_attention.export.graph import (
     translate,
 )
 
-KINDS = ("whole", "patches", "boxes")
+KINDS = ("whole", "patches", "boxes", "global", "look")
 OLDEST_TORCH = (2, 8)  # 2.7.1 takes the batch that it traces for constant, 2.6 has no batch norm
 _MODULES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -37,10 +37,11 @@ def export_onnx(
 
     What it takes to prepare a picture and to name the answer stands in the file's `metadata_props`,
     each value as JSON: `class_names` (null where the model has none), `image_size` (of this graph),
-    `patch_size`, `num_patches` (null where the graph takes any), `mean` and `std` (by channel,
-    for values in `pixel_range`), `interpolation`, `color_order` ("L", "RGB" or "RGBA"; null for
-    other channels), `resize` ("stretch": the aspect ratio is lost), `graph`, `global_backbone`,
-    `local_backbone` and `recurrent_attention` (the version).
+    `patch_size`, `num_patches` (null where the graph takes any), `num_features` (c of a state),
+    `fusion_weight`, `temperatures` (of the answers after 0, 1, ... looks, or null), `mean` and
+    `std` (by channel, for values in `pixel_range`), `interpolation`, `color_order` ("L", "RGB" or
+    "RGBA"; null for other channels), `resize` ("stretch": the aspect ratio is lost), `graph`,
+    `global_backbone`, `local_backbone` and `recurrent_attention` (the version).
 
     Args:
         model: in float32, on any device. Modes, gradients, hooks and random state stay as they are.
@@ -49,7 +50,11 @@ def export_onnx(
             `model(images)` does. "patches": patches in as well, as `model(images, patches)`.
             "boxes": images of `model.proposal_size` pixels in, boxes alone out, as `model.propose`;
             with "patches" this makes up `model.predict`, which cuts the patches out of the picture
-            as it was before it was resized.
+            as it was before it was resized. "global" and "look" are for looks in sequence, with
+            `patch_weighting="anytime"`: "global" takes images and gives `global_logits`; "look"
+            takes `patches` (b 3 h w), one of each picture, and the state before (`total` (b c),
+            `mass` (b), `peak` (b); before the first look 0, 0 and minus infinity), and gives
+            `local_logits` after it and the state (`after_total`, `after_mass`, `after_peak`).
 
     Raises:
         ImportError: if onnx, onnxscript or onnxruntime are not installed, or torch is older than
@@ -105,6 +110,9 @@ def _metadata(graph: OnnxGraph) -> dict[str, object]:
         "image_size": graph.image_size,
         "patch_size": model.patch_size,
         "num_patches": None if graph.kind == "patches" else model.num_patches,
+        "num_features": model.local_backbone.out_channels,
+        "fusion_weight": model.fusion_weight,
+        "temperatures": model.temperatures,
         "mean": look["mean"],
         "std": look["std"],
         "pixel_range": [0, 1],
@@ -126,6 +134,11 @@ def _check(model: Any, path: Path, graph: str) -> None:
         )
     if graph not in KINDS:
         raise ValueError(f"Expected `graph` to be one of {', '.join(KINDS)}, but got {graph!r}.")
+    if graph == "look" and model.patch_weighting != "anytime":
+        raise ValueError(
+            "Expected a model with patch_weighting='anytime', which answers after each look, for "
+            f"graph='look', but got {model.patch_weighting!r}."
+        )
     for parameter in model.parameters():
         if parameter.dtype != torch.float32:
             raise TypeError(

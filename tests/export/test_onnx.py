@@ -9,12 +9,14 @@ import re
 import subprocess
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from helpers.models import photo
 from PIL import Image, ImageDraw
 from torch.export import Dim
 
@@ -289,6 +291,9 @@ def test_what_stands_in_the_file(files):
         "image_size": model.proposal_size,
         "patch_size": 32,
         "num_patches": 2,
+        "num_features": model.local_backbone.out_channels,
+        "fusion_weight": model.fusion_weight,
+        "temperatures": None,
         "mean": [0.4, 0.5, 0.6],
         "std": [0.2, 0.25, 0.3],
         "pixel_range": [0, 1],
@@ -390,7 +395,7 @@ def test_what_is_not_taken(tmp_path, monkeypatch):
         (
             lambda: export_onnx(model, path, graph="all"),
             ValueError,
-            "Expected `graph` to be one of whole, patches, boxes, but got 'all'.",
+            "Expected `graph` to be one of whole, patches, boxes, global, look, but got 'all'.",
         ),
         (
             lambda: export_onnx(half, path),
@@ -459,6 +464,61 @@ def test_the_example_answers_as_predict(script, files, tmp_path, capsys):
     with pytest.raises(ValueError) as caught:
         script.main([str(path), str(patches)])
     assert str(caught.value) == 'Expected a file of graph="boxes" beside one of graph="patches".'
+
+
+@pytest.fixture(scope="module")
+def in_sequence(tmp_path_factory):
+    """Write a model that looks in sequence as three files."""
+    if OLD:
+        pytest.skip("this torch is too old for export_onnx")
+    folder = tmp_path_factory.mktemp("sequence")
+    model = classifier(
+        "densenet121", patch_weighting="anytime", num_patches=4, fusion_weight=2.0,
+        temperatures=(0.8, 1.3),
+    )  # fmt: skip
+    with torch.no_grad():
+        model.attention.scorer.weight.mul_(20)
+        for head in (model.global_head, model.local_head):
+            head.weight.mul_(4)
+    files = [folder / f"{graph}.onnx" for graph in ("global", "boxes", "look")]
+    for file in files:
+        export_onnx(model, file, graph=file.stem)
+    return model, files
+
+
+@pytest.mark.slow
+def test_a_look_of_onnx_is_a_look_of_the_model(in_sequence):
+    model, (whole, _, look) = in_sequence
+    images, patches = inputs(3, 4)
+    with torch.no_grad():
+        wanted = model(images, patches)
+        found = answer(whole, images)["global_logits"]
+        torch.testing.assert_close(found, wanted.global_logits, rtol=1e-4, atol=1e-3)
+        width = model.local_backbone.out_channels
+        state = (torch.zeros(3, width), torch.zeros(3), torch.full((3,), -torch.inf))
+        for number in range(4):
+            found = answer(look, patches[:, number], *state)
+            by_looks = wanted.local_prefix_logits[:, number]
+            torch.testing.assert_close(found["local_logits"], by_looks, rtol=1e-4, atol=1e-3)
+            state = (found["after_total"], found["after_mass"], found["after_peak"])
+
+
+@pytest.mark.slow
+def test_the_example_stops_where_predict_does(script, in_sequence, tmp_path):
+    model, files = in_sequence
+    stops = set()
+    for seed in range(3):
+        photo(seed, (150, 110)).save(tmp_path / "picture.png")
+        full = model.predict(tmp_path / "picture.png")
+        shares = sorted(share for _, share in full.after)
+        between = [(low + high) / 2 for low, high in pairwise(shares) if high - low > 0.01]
+        for confidence in (0.0, *between, 1.0):  # Pillow's pixels differ by a level
+            wanted = model.predict(tmp_path / "picture.png", confidence=confidence)
+            stops.add(wanted.looks)
+            words = [str(tmp_path / "picture.png"), *map(str, files)]
+            found = script.main([*words, "--confidence", str(confidence)])
+            assert [p for _, p in found] == pytest.approx(wanted.probabilities, abs=5e-3)
+    assert len(stops) > 2, stops
 
 
 @pytest.mark.slow
