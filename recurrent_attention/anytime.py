@@ -40,8 +40,8 @@ class AnytimeAttention(nn.Module):
 
     It is a recurrence: phi_p follows from phi_{p-1}, the mass of the weights so far and look p
     (`step`), with a state of c + 2 numbers. An affine classifier of phi_p is what the first p looks
-    answer. Trained on the answers after every look (`TwoStreamLoss`), one head is at every number
-    of looks better than a head that was trained for just that number (docs/looking-longer.md).
+    answer. Trained on the answers after every look (`TwoStreamLoss`), one head was better at every
+    number of looks than a head for just that number (docs/lab/trials.md).
 
     Args:
         input_size: c, channels of the features.

@@ -4,8 +4,9 @@ import csv
 import json
 
 import pytest
+import torch
 from helpers.command import run
-from helpers.models import photo
+from helpers.models import make, photo
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
@@ -53,6 +54,32 @@ def test_predict_writes_a_row_for_each_file_also_a_bad_one(model, birds, tmp_pat
         assert (row["class_1"], row["class_3"]) == (wanted.class_names[0], wanted.class_names[2])
         assert float(row["probability_1"]) == pytest.approx(wanted.probabilities[0], abs=1e-5)
         assert (row["local_class"], row["reason"]) == (wanted.local_class, "")
+
+
+def test_predict_stops_when_it_is_sure(birds, tmp_path):
+    model = make(num_classes=3, class_names=["auk", "emu", "owl"], num_patches=3,
+                 patch_weighting="anytime")  # fmt: skip
+    with torch.no_grad():
+        model.global_head.weight.mul_(5)
+    model.save_pretrained(tmp_path / "model")
+    picture = birds / "owl" / "1.png"
+    (_, first), (_, second), *_ = model.predict(picture).after
+    for confidence, looks in ((first - 1e-3, 0), (max(first, second) + 1e-3, None), (1, 3)):
+        words = ("--csv", tmp_path / "out.csv", "--quiet", "--confidence", confidence)
+        assert run("predict", tmp_path / "model", picture, *words).exit_code == 0
+        (row,) = csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8"))
+        wanted = model.predict(picture, confidence=confidence)
+        assert row["looks"] == str(wanted.looks)
+        assert looks is None or wanted.looks == looks
+        assert float(row["probability_1"]) == pytest.approx(wanted.probabilities[0], abs=1e-5)
+    said = run("predict", tmp_path / "model", picture, "--looks", 2).stdout
+    assert "2 looks" in said
+
+
+def test_predict_of_another_model_cannot_stop(model, birds):
+    found = run("predict", model, birds / "owl" / "1.png", "--confidence", 0.9)
+    assert found.exit_code == 2
+    assert "Error: Expected a model with patch_weighting='anytime'" in found.stderr
 
 
 def test_explain_draws_a_figure_for_each(model, birds, tmp_path):
