@@ -55,6 +55,7 @@ def main() -> None:
 for command in (
     training.train,
     training.evaluate,
+    training.ablate,
     pictures.predict,
     pictures.explain,
     pictures.boxes,

@@ -1,4 +1,4 @@
-"""Subcommands that need the extra [train]: train, evaluate."""
+"""Subcommands that need the extra [train]: train, evaluate, ablate."""
 
 import time
 from pathlib import Path
@@ -28,6 +28,11 @@ precision_option = click.option(
     show_default=True,
     help="auto: bf16 on a GPU that has it, else fp32.",
 )
+weights_option = click.option(
+    "--weights", help="File of its weights, or none.  [default: timm downloads them]"
+)
+VARIANT_NAMES = ("anytime", "linear", "recurrent", "paper", "one-step", "largest-first",
+                 "smallest-first", "two-networks", "two-scales")  # fmt: skip
 # Each is an attribute of `Recipe`, which has the default.
 RECIPE = ("epochs", "batch_size", "lr", "head_lr", "layer_decay", "weight_decay", "ema_decay",
           "clip_grad", "label_smoothing", "mixup", "cutmix", "class_balance", "patience",
@@ -66,7 +71,7 @@ def recipe_options(command: Any) -> Any:
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option("--backbone", default="convnext_tiny", show_default=True, help="Any timm model.")
-@click.option("--weights", help="File of its weights, or none.  [default: timm downloads them]")
+@weights_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="New folder.  [default: runs/train-DATE]"
 )
@@ -108,15 +113,12 @@ def train(
     CUB-200-2011 or Stanford Dogs in its official layout. Several GPUs: torchrun --nproc_per_node 8
     -m recurrent_attention train DATA.
     """
-    from recurrent_attention.training import Recipe, join_processes, parts_of_folder, train
+    from recurrent_attention.training import join_processes, parts_of_folder, train
 
     if words["resume"] and out is None:
         raise click.UsageError("--resume needs --out DIR, the folder of the run to go on with.")
-    if weights not in (None, "none") and not Path(str(weights)).is_file():
-        raise FileNotFoundError(f"Expected weights at {printable(weights)}, but there is no file.")
-    given = {name: value for name in RECIPE if (value := words.pop(name)) is not None}
-    make = Recipe.heads_only if freeze else Recipe.fine_tuning
-    recipe = make(precision=precision, **given)
+    begin = _pretrained(weights)
+    recipe = _recipe_of(words, freeze, precision)
     is_main = join_processes(words["device"]).is_main_process
     parts = parts_of_folder(data, seed=recipe.seed)
     if is_main:
@@ -125,16 +127,14 @@ def train(
             f"{len(parts.train)} pictures to train on, {len(parts.validation)} to choose the epoch "
             f"by, {len(parts.test)} to measure"
         )
-    overlay = {"file": weights} if weights not in (None, "none") else {}
     done = train(
         parts,
         out=out or f"runs/train-{time.strftime('%Y%m%d-%H%M%S')}",
         recipe=recipe,
         augment=named_augment(augment),
         trackers=list(track) or None,
-        pretrained=weights != "none",
-        backbone_kwargs={"pretrained_cfg_overlay": overlay},
         progress=not quiet,
+        **begin,
         **words,
     )
     if is_main:
@@ -167,6 +167,86 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
     if join_processes().is_main_process:
         click.echo(_table(found))
         click.echo(f"report in {printable(report)}")
+
+
+@click.command()
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--backbone", default="convnext_tiny", show_default=True, help="Any timm model.")
+@weights_option
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("runs/ablation"),
+    show_default=True,
+    help="Folder of the results; the same one again goes on.",
+)
+@click.option(
+    "--variant",
+    "variants",
+    multiple=True,
+    type=click.Choice(VARIANT_NAMES),
+    help="Repeatable.  [default: anytime, linear, paper, two-networks, two-scales]",
+)
+@click.option("--seeds", type=at_least_one, default=3, show_default=True, help="How many.")
+@click.option("--freeze", is_flag=True, help="Train the heads alone, on cached features.")
+@click.option("--image-size", type=at_least_one, default=224, show_default=True)
+@click.option("--patch-size", type=at_least_one, default=224, show_default=True)
+@click.option("--num-patches", type=at_least_one, default=10, show_default=True)
+@click.option("--train-patches", type=at_least_one, help="In a training step.  [default: all]")
+@recipe_options
+@precision_option
+@device_option
+@num_workers_option
+@quiet_option
+def ablate(
+    data: Path,
+    weights: str | None,
+    variants: tuple[str, ...],
+    seeds: int,
+    freeze: bool,
+    precision: str,
+    quiet: bool,
+    **words: Any,
+) -> None:
+    """Train several kinds of classifier on DATA, over several seeds, and compare them.
+
+    Other local streams, other orders of the boxes, and controls without parts; one table, and one
+    figure of accuracy over the cost of a picture. What was done is kept, and a second call goes on.
+    """
+    from recurrent_attention.training import ablate, join_processes
+    from recurrent_attention.training.ablation import DEFAULT
+
+    recipe = _recipe_of(words, freeze, precision)
+    found = ablate(
+        data,
+        variants=variants or DEFAULT,
+        seeds=range(recipe.seed, recipe.seed + seeds),
+        recipe=recipe,
+        progress=not quiet,
+        **_pretrained(weights),
+        **words,
+    )
+    if join_processes(words["device"]).is_main_process:
+        click.echo(str(found))
+        click.echo(f"table and figure in {printable(found.folder)}")
+
+
+def _recipe_of(words: dict[str, Any], freeze: bool, precision: str) -> Any:
+    """Take the options of the recipe out of those of a command, and build it."""
+    from recurrent_attention.training import Recipe
+
+    given = {name: value for name in RECIPE if (value := words.pop(name)) is not None}
+    make = Recipe.heads_only if freeze else Recipe.fine_tuning
+    return make(precision=precision, **given)
+
+
+def _pretrained(weights: str | None) -> dict[str, Any]:
+    """Return what `train` gets for --weights; refuse a file that is not there."""
+    if weights in (None, "none"):
+        return {"pretrained": weights is None}
+    if not Path(str(weights)).is_file():
+        raise FileNotFoundError(f"Expected weights at {printable(weights)}, but there is no file.")
+    return {"backbone_kwargs": {"pretrained_cfg_overlay": {"file": weights}}}
 
 
 def _table(found: Any) -> str:

@@ -1,17 +1,13 @@
 """Training and evaluation, on Accelerate; needs `pip install recurrent-attention[train]`."""
 
+from recurrent_attention.training.ablation import Ablation, ablate
 from recurrent_attention.training.answers import Answer, Answers, Stopping
 from recurrent_attention.training.calibration import Calibration, calibrate
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
-from recurrent_attention.training.own_pictures import (
-    Parts,
-    Trained,
-    evaluate_folder,
-    parts_of_folder,
-    train,
-)
+from recurrent_attention.training.own_pictures import Trained, evaluate_folder, train
+from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import join_processes
 from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
 from recurrent_attention.training.recipe import Recipe
@@ -19,6 +15,7 @@ from recurrent_attention.training.report import write_report
 from recurrent_attention.training.run_folder import RunFolder
 
 __all__ = [
+    "Ablation",
     "Answer",
     "Answers",
     "Calibration",
@@ -29,6 +26,7 @@ __all__ = [
     "RunFolder",
     "Stopping",
     "Trained",
+    "ablate",
     "calibrate",
     "draw_curves",
     "evaluate",

@@ -180,8 +180,9 @@ class Answers:
         """Return what more looks bring, as `result.json` keeps it.
 
         Returns:
-            `fused_top1_after`: shares after 0, 1, ... p looks; and `stopping`: top-1 and mean looks
-            at each of `CONFIDENCES`. Empty for a model that does not answer after each look.
+            `fused_top1_after`: shares after 0, 1, ... p looks; and `stopping`: top-1, mean looks
+            and the share of pictures that got one, at each of `CONFIDENCES`. Empty for a model that
+            does not answer after each look.
         """
         if self.classes_after is None:
             return {}
@@ -189,8 +190,13 @@ class Answers:
         return {
             "fused_top1_after": self.top1_after(),
             "stopping": [
-                {"confidence": s.confidence, "top1": s.top1, "mean_looks": s.mean_looks}
-                for s in stopped
+                {
+                    "confidence": one.confidence,
+                    "top1": one.top1,
+                    "mean_looks": one.mean_looks,
+                    "looked_into": float((one.looks > 0).double().mean()),
+                }
+                for one in stopped
             ],
         }
 

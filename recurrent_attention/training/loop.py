@@ -16,13 +16,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.training.averaging import WeightAverage
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly, seed_of
-from recurrent_attention.training.evaluation import (
-    Evaluation,
-    Scores,
-    gather_output,
-    run_evaluation,
-    show_scores,
-)
+from recurrent_attention.training.evaluation import Evaluation, gather_output, run_evaluation
 from recurrent_attention.training.mixing import class_weights, mix
 from recurrent_attention.training.networks import counted_once, train_pass
 from recurrent_attention.training.optimization import Schedule, build_optimizer
@@ -30,6 +24,7 @@ from recurrent_attention.training.processes import Resources, Termination, end_p
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.records import line_of, validation_record
 from recurrent_attention.training.run_folder import RunFolder
+from recurrent_attention.training.scores import Scores, show_scores
 from recurrent_attention.training.state import TrainingState
 from recurrent_attention.training.tracking import end_tracking, start_tracking, track_epoch
 

@@ -1,5 +1,7 @@
 """From a folder of pictures to a trained and measured model: what the commands do."""
 
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -17,6 +19,7 @@ from recurrent_attention.training.calibration import calibrate
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, Precision, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
+from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import (
     Device,
     chosen_device,
@@ -30,24 +33,8 @@ from recurrent_attention.training.run_folder import RunFolder, check_free
 from recurrent_attention.training.tracking import Trackers, checked_trackers
 from recurrent_attention.training.views import labels_for
 
-VALIDATION_SHARE, TEST_SHARE = 0.15, 0.2  # of each class, where the folder has no such part
+Boxes = Callable[[TwoStreamClassifier, Pictures], Mapping[str, Tensor]]
 NUM_PATCHES = 10
-
-
-class Parts(NamedTuple):
-    """The pictures of a folder, as a training needs them.
-
-    Attributes:
-        found: what the folder holds, in words.
-        train: to learn from.
-        validation: chooses the epoch.
-        test: is measured once, at the end.
-    """
-
-    found: str
-    train: Pictures
-    validation: Pictures
-    test: Pictures
 
 
 class Trained(NamedTuple):
@@ -72,43 +59,6 @@ class Trained(NamedTuple):
         return self.folder / "report.html"
 
 
-def parts_of_folder(data: str | PathLike[str], *, seed: int = 0) -> Parts:
-    """Find out what a folder holds, and split off what it does not have by itself.
-
-    Args:
-        data: a folder with a folder for each class; or with `train`, and `val` and `test` or one of
-            these; or CUB-200-2011 or Stanford Dogs in its official layout.
-        seed: of the splits, which have the same share of every class.
-
-    Returns:
-        `Parts`. Without a test part a fifth of the pictures is split off, without a validation part
-        15 % of what is left. Of `train` and `val` alone, `val` is both.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or no picture in it.
-        ValueError: if there is nothing to train on, or a single class.
-    """
-    layout = find_layout(Path(data))
-    parts = dict(layout.splits)
-    train = parts.pop("train", None) or parts.pop("all", None)
-    if train is None:
-        raise ValueError(
-            f"Expected a folder `train` in {data}, or one for each class, but got "
-            f"{', '.join(parts)}."
-        )
-    if len(train.class_names) < 2:
-        raise ValueError(
-            f"Expected pictures of two or more classes in {data}, but got "
-            f"{len(train.class_names)}: {', '.join(train.class_names)}."
-        )
-    validation, test = parts.get("val"), parts.get("test")
-    if test is None and validation is None:
-        train, test = train.split(TEST_SHARE, seed=seed)
-    if validation is None:
-        train, validation = train.split(VALIDATION_SHARE, seed=seed)
-    return Parts(layout.name, train, validation, test if test is not None else validation)
-
-
 def train(
     data: str | PathLike[str] | Parts,
     *,
@@ -119,11 +69,14 @@ def train(
     patch_size: int | None = None,
     num_patches: int = NUM_PATCHES,
     train_patches: int | None = None,
+    boxes: Boxes | None = None,
     recipe: Recipe | None = None,
     augment: Augment | None = None,
     crop_scale: tuple[float, float] | None = None,
     trackers: Trackers = None,
+    report: bool = True,
     resume: bool = False,
+    cache_dir: str | PathLike[str] | None = None,
     device: Device = "auto",
     num_workers: int = 0,
     progress: bool = True,
@@ -143,12 +96,18 @@ def train(
         patch_size: as in `TwoStreamClassifier`.
         num_patches: boxes of each picture.
         train_patches: how many of them a training step sees, drawn at random; default: all.
+        boxes: called with the model and the pictures of each part, returns where to look, as
+            `TwoStreamDataset` takes it. Default: the classifier of the global stream is trained
+            first, and the model proposes.
         recipe: default: `Recipe.fine_tuning()`; `Recipe.heads_only()` trains the heads alone, on
             features that are computed once.
         augment: as in `TwoStreamDataset`, for the training pictures.
         crop_scale: as in `TwoStreamDataset`, for the training pictures.
         trackers: as in `fit`.
+        report: write the page `report.html`.
         resume: go on from the last checkpoint in `out`; if there is none, begin.
+        cache_dir: keeps features of frozen backbones and proposals for other runs; None keeps them
+            in `out` until the end.
         device: "auto" takes an accelerator if there is one.
         num_workers: processes that read pictures.
         progress: show bars.
@@ -189,10 +148,13 @@ def train(
     _check_views(model, parts.train, changed)
     every = {"train": parts.train, "validation": parts.validation, "test": parts.test}
     run = RunFolder(Path(out), resume=resume)
-    boxes = _boxes(model, every, run, work)
+    own_cache = run.path / "features"
+    if cache_dir is not None or recipe.freeze:
+        work["cache_dir"] = own_cache if cache_dir is None else Path(cache_dir)
+    found_boxes = _boxes(model, every, run, work, boxes)
     views = {
         name: TwoStreamDataset.for_model(
-            model, part, boxes[name], **(changed if name == "train" else {})
+            model, part, found_boxes[name], **(changed if name == "train" else {})
         )
         for name, part in every.items()
     }
@@ -212,8 +174,10 @@ def train(
     looks = {} if found.answers is None else found.answers.by_looks()
     run.write_json("result.json", {"data": parts.found, **found.numbers(), **looks})
     if processes.is_main_process:
+        shutil.rmtree(own_cache, ignore_errors=True)
         curves = run.path / "curves.png"
         draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out="validation")
+    if report and processes.is_main_process:
         counts = {name: f"{len(part)} pictures" for name, part in every.items()}
         seen = {"augment": name_of_augment(augment), "crop_scale": crop_scale}
         write_report(
@@ -283,17 +247,25 @@ def _check_views(model: TwoStreamClassifier, pictures: Pictures, changed: dict[s
 
 
 def _boxes(
-    model: TwoStreamClassifier, every: dict[str, Pictures], run: RunFolder, work: dict[str, Any]
-) -> dict[str, dict[str, Tensor]]:
-    """Propose boxes for each part, or read those that the run proposed before it was resumed.
+    model: TwoStreamClassifier,
+    every: dict[str, Pictures],
+    run: RunFolder,
+    work: dict[str, Any],
+    own: Boxes | None,
+) -> dict[str, Mapping[str, Tensor]]:
+    """Find the boxes of each part, or read those that the run had before it was resumed.
 
     A part has a file of its own: pictures of two parts can have the same relative name.
     """
     files = {name: run.path / f"boxes-{name}.json" for name in every}
     if all(file.is_file() for file in files.values()):
         return {name: read_boxes(files[name], part) for name, part in every.items()}
-    fit_global_head(model, every["train"], **work)
-    boxes = {name: propose_boxes_for(model, part, **work) for name, part in every.items()}
+    boxes: dict[str, Mapping[str, Tensor]]
+    if own is None:
+        fit_global_head(model, every["train"], **work)
+        boxes = {name: propose_boxes_for(model, part, **work) for name, part in every.items()}
+    else:
+        boxes = {name: own(model, part) for name, part in every.items()}
     if join_processes().is_main_process:
         for name, file in files.items():
             write_boxes(file, boxes[name])

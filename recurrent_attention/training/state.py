@@ -12,10 +12,10 @@ from torch import Tensor
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.training.averaging import WeightAverage, trained_weights
 from recurrent_attention.training.checkpoints import check_identity
-from recurrent_attention.training.evaluation import Scores
 from recurrent_attention.training.optimization import Schedule
 from recurrent_attention.training.processes import from_main
 from recurrent_attention.training.run_folder import RunFolder
+from recurrent_attention.training.scores import Scores
 
 CHECKPOINT_SECONDS = 600  # within a long epoch; a kill loses no more
 

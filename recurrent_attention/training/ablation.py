@@ -1,0 +1,238 @@
+"""Several ways to build a classifier, trained on the same pictures and compared: `ablate`."""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from recurrent_attention._settings import Settings
+from recurrent_attention.backbone.cost import cost_of_step
+from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data import Pictures, read_boxes, write_boxes
+from recurrent_attention.network import TwoStreamNetwork
+from recurrent_attention.training.ablation_table import Row, as_markdown, write_table
+from recurrent_attention.training.own_pictures import NUM_PATCHES, train
+from recurrent_attention.training.parts import Parts, parts_of_folder
+from recurrent_attention.training.processes import Device, join_processes
+from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
+from recurrent_attention.training.recipe import Recipe
+from recurrent_attention.training.variants import VARIANTS, Variant, ordered
+
+DEFAULT = ("anytime", "linear", "paper", "two-networks", "two-scales")
+
+
+class Ablation(NamedTuple):
+    """What `ablate` found.
+
+    Attributes:
+        rows: one a variant, and "global" first.
+        folder: with `table.csv`, `table.md`, `ablation.png` and a folder for each run.
+    """
+
+    rows: tuple[Row, ...]
+    folder: Path
+
+    def __str__(self) -> str:
+        return as_markdown(self.rows)
+
+
+def ablate(
+    data: str | PathLike[str] | Parts,
+    *,
+    out: str | PathLike[str],
+    variants: Sequence[str] = DEFAULT,
+    seeds: Sequence[int] = (0, 1, 2),
+    backbone: str = "convnext_tiny",
+    image_size: int = 224,
+    patch_size: int = 224,
+    num_patches: int = NUM_PATCHES,
+    recipe: Recipe | None = None,
+    device: Device = "auto",
+    num_workers: int = 0,
+    progress: bool = True,
+    **arguments: Any,
+) -> Ablation:
+    """Train each variant with each seed, and compare them in one table and one figure.
+
+    The pictures of each part, the boxes and the recipe are the same for all variants of a seed.
+    What was done is kept: called again with the same `out`, it goes on, also within a run.
+
+    Args:
+        data: as in `train`. The split into parts is that of the first seed for all of them.
+        out: folder for the results, new or of a call before.
+        variants: names of `training.variants.VARIANTS`.
+        seeds: of draws, new layers and the order of the data.
+        backbone: as in `train`, and so are the others that are not named here.
+        image_size: of the whole pictures.
+        patch_size: of the patches.
+        num_patches: proposed boxes of each picture.
+        recipe: default: `Recipe.fine_tuning()`; its seed is replaced.
+        device: as in `train`.
+        num_workers: as in `train`.
+        progress: show bars.
+        **arguments: further ones of `train`.
+
+    Returns:
+        `Ablation`.
+
+    Raises:
+        ValueError: if there is no such variant, or no seed.
+        OSError: if the folder cannot be written.
+    """
+    unknown = [name for name in variants if name not in VARIANTS]
+    if unknown or not variants or not seeds:
+        raise ValueError(
+            f"Expected `variants` to name some of {', '.join(VARIANTS)}, and at least one seed, "
+            f"but got {list(variants)} and {list(seeds)}."
+        )
+    recipe = recipe or Recipe.fine_tuning()
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = data if isinstance(data, Parts) else parts_of_folder(data, seed=seeds[0])
+    settings: dict[str, Any] = {"backbone": backbone, "image_size": image_size}
+    settings |= {"patch_size": patch_size, "num_patches": num_patches} | arguments
+    work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    for seed in seeds:
+        own = replace(recipe, seed=seed)
+        boxes = _boxes_of_seed(parts, folder, own, settings, work)
+        for name in variants:
+            run = folder / name / f"seed-{seed}"
+            if not (run / "result.json").is_file():
+                _run(VARIANTS[name], parts, boxes, run, own, settings, work)
+            results[name].append(json.loads((run / "result.json").read_text(encoding="utf-8")))
+    chosen = [VARIANTS[name] for name in variants]
+    rows = _rows(chosen, results, settings, len(parts.train.class_names))
+    if join_processes().is_main_process:
+        write_table(folder, rows, seeds)
+    return Ablation(rows, folder)
+
+
+def _boxes_of_seed(
+    parts: Parts, folder: Path, recipe: Recipe, settings: dict[str, Any], work: dict[str, Any]
+) -> dict[int, Mapping[str, Tensor]]:
+    """Propose boxes for each part, once for all variants of a seed; return them by id of the part.
+
+    They come from the classifier of a global stream, trained on the training pictures alone.
+    """
+    every = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    files = {name: folder / "boxes" / f"seed-{recipe.seed}-{name}.json" for name in every}
+    if not all(file.is_file() for file in files.values()):
+        torch.manual_seed(recipe.seed)
+        names = parts.train.class_names
+        kept = {k: v for k, v in settings.items() if k not in _OF_TRAINING}
+        model = TwoStreamClassifier(
+            num_classes=len(names), class_names=names, **({"pretrained": True} | kept)
+        )
+        cached = work | {"cache_dir": folder / "features"}
+        fit_global_head(model, parts.train, **cached)
+        for name, part in every.items():
+            found = propose_boxes_for(model, part, **cached)
+            if join_processes().is_main_process:
+                files[name].parent.mkdir(exist_ok=True)
+                write_boxes(files[name], found)
+        join_processes().wait_for_everyone()
+    return {id(part): read_boxes(files[name], part) for name, part in every.items()}
+
+
+_OF_TRAINING = ("train_patches", "augment", "crop_scale", "trackers")
+
+
+def _run(
+    variant: Variant,
+    parts: Parts,
+    boxes: Mapping[int, Mapping[str, Tensor]],
+    run: Path,
+    recipe: Recipe,
+    settings: dict[str, Any],
+    work: dict[str, Any],
+) -> None:
+    def find(_: TwoStreamClassifier, pictures: Pictures) -> dict[str, Tensor]:
+        return ordered(boxes[id(pictures)], pictures, variant.order)
+
+    own = settings | dict(variant.settings)
+    own["image_size"] = round(variant.wider * settings["image_size"])
+    if own["num_patches"] == 1:
+        own["train_patches"] = 1
+    train(
+        parts,
+        out=run,
+        boxes=find,
+        recipe=recipe,
+        report=False,
+        resume=True,
+        cache_dir=run.parents[1] / "features",
+        **own,
+        **work,
+    )
+
+
+def _rows(
+    variants: Sequence[Variant],
+    results: Mapping[str, list[dict[str, Any]]],
+    settings: Mapping[str, Any],
+    num_classes: int,
+) -> tuple[Row, ...]:
+    rows = []
+    for variant in variants:
+        runs = results[variant.name]
+        whole, proposal, look = _gmacs(variant, settings, num_classes)
+        looks = 1 if "num_patches" in variant.settings else settings["num_patches"]
+        costs = [whole, *(whole + proposal + n * look for n in range(1, looks + 1))]
+        of_global, of_local, fused = (
+            tuple(100 * run[f"{stream}_top1"] for run in runs)
+            for stream in ("global", "local", "fused")
+        )
+        after: tuple[tuple[float, float], ...] = ()
+        stopped: tuple[tuple[float, float], ...] = ()
+        if "fused_top1_after" in runs[0]:
+            means = [
+                100 * statistics.fmean(values)
+                for values in zip(*(run["fused_top1_after"] for run in runs), strict=True)
+            ]
+            after = tuple(zip(costs, means, strict=True))
+            stopped = tuple(
+                (
+                    statistics.fmean(
+                        whole + one["looked_into"] * proposal + one["mean_looks"] * look
+                        for one in ones
+                    ),
+                    100 * statistics.fmean(one["top1"] for one in ones),
+                )
+                for ones in zip(*(run["stopping"] for run in runs), strict=True)
+            )
+        rows.append(
+            Row(variant.name, variant.what, costs[-1], of_global, of_local, fused, after, stopped)
+        )
+        if len(rows) == 1:
+            first = rows[0].global_top1
+            rows.insert(0, Row("global", "the whole picture alone", whole, first, (), first))
+    return tuple(rows)
+
+
+def _gmacs(
+    variant: Variant, settings: Mapping[str, Any], num_classes: int
+) -> tuple[float, float, float]:
+    """Count billion multiply-adds of the whole picture, of the proposal and of a look."""
+    own = {"image_size": round(variant.wider * settings["image_size"])}
+    known = {
+        name: settings[name]
+        for name in ("backbone", "patch_size", "local_backbone", "in_chans")
+        if name in settings
+    }
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = TwoStreamNetwork(Settings(num_classes=num_classes, **(known | own)))
+        finer = TwoStreamNetwork(
+            Settings(num_classes=num_classes, **(known | {"image_size": model.proposal_size}))
+        )
+    cost = cost_of_step(model.train(), batch_size=2, num_patches=1)
+    proposal = 0.0
+    if variant.order != "whole" and model.proposal_size != model.image_size:
+        proposal = cost_of_step(finer.train(), batch_size=2, num_patches=1).global_macs / 1e9
+    return cost.global_macs / 1e9, proposal, cost.local_macs / 1e9

@@ -1,0 +1,81 @@
+"""What an ablation compares: local streams, orders of the boxes, and controls without parts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor
+from torchvision.ops import box_area
+
+from recurrent_attention.data import Pictures
+
+Order = Literal["best", "largest", "smallest", "whole"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to build and train a classifier, as an ablation names it.
+
+    Attributes:
+        name: in tables and folders.
+        what: it is, in a few words.
+        settings: arguments of `train` that differ from the others'.
+        order: of the proposed boxes: best, largest or smallest first; or the whole picture instead.
+        wider: side of the whole pictures, as a multiple of the one that is asked for.
+    """
+
+    name: str
+    what: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    order: Order = "best"
+    wider: float = 1.0
+
+
+_ONE_PATCH: dict[str, Any] = {"num_patches": 1, "fusion_weight": 1.0}
+_PAPER: dict[str, Any] = _ONE_PATCH | {"patch_weighting": "equal"}
+_WHOLE: dict[str, Any] = _ONE_PATCH | {"patch_weighting": "linear"}
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant(name="anytime", what="looks that add up, an answer after each"),
+        Variant(name="linear", what="all looks at once, weighted by a linear score",
+                settings={"patch_weighting": "linear"}),
+        Variant(name="recurrent", what="all looks at once, weighted by an LSTM over them",
+                settings={"patch_weighting": "recurrent"}),
+        Variant(name="paper", what="the paper's head: one patch, looked at ten times",
+                settings=_PAPER | {"num_steps": 10}),
+        Variant(name="one-step", what="the paper's head, with one look",
+                settings=_PAPER | {"num_steps": 1}),
+        Variant(name="largest-first", what="anytime, the largest boxes first", order="largest"),
+        Variant(name="smallest-first", what="anytime, the smallest boxes first", order="smallest"),
+        Variant(name="two-networks", what="control: a second network on the whole picture",
+                settings=_WHOLE, order="whole"),
+        Variant(name="two-scales", what="control: the whole picture at twice the side, and a "
+                "second network on it at the side", settings=_WHOLE, order="whole", wider=2.0),
+    )
+}  # fmt: skip
+
+
+def ordered(boxes: Mapping[str, Tensor], pictures: Pictures, order: Order) -> dict[str, Tensor]:
+    """Put the boxes of pictures into an order.
+
+    Args:
+        boxes: relative file name to (n 4), best first, xyxy in pixels.
+        pictures: whose boxes to take.
+        order: as in `Variant`; of boxes alike in size the better comes first.
+
+    Returns:
+        The same, in that order; for "whole" the whole picture as the only box.
+    """
+    found = {}
+    for index, name in enumerate(pictures.names):
+        if order == "whole":
+            width, height = pictures.size(index)
+            found[name] = Tensor([[0.0, 0.0, width, height]])
+        elif order == "best":
+            found[name] = boxes[name]
+        else:
+            largest = order == "largest"
+            areas = box_area(boxes[name])
+            found[name] = boxes[name][areas.argsort(descending=largest, stable=True)]
+    return found
