@@ -110,9 +110,8 @@ def test_it_goes_on_where_it_was(found, birds, monkeypatch):
 def test_orders_of_boxes(tmp_path):
     photo(0, (60, 40)).save(tmp_path / "a.png")
     pictures = Pictures(tmp_path, ["a.png"], [0], ["auk"])
-    boxes = {
-        "a.png": torch.tensor([[0, 0, 20, 10], [0, 0, 40, 30], [5, 5, 15, 10], [0, 0, 10, 20]])
-    }
+    corners = [[0, 0, 20, 10], [0, 0, 40, 30], [5, 5, 15, 10], [0, 0, 10, 20]]
+    boxes = {"a.png": torch.tensor(corners)}
 
     def rows(order):
         return ordered(boxes, pictures, order)["a.png"].tolist()
