@@ -6,12 +6,11 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 
 import pytest
 from click.testing import CliRunner
-from helpers.command import saved_model
+from helpers.command import saved_model, start
 from helpers.models import photo
 
 from recurrent_attention import TwoStreamClassifier
@@ -33,17 +32,10 @@ def model(tmp_path_factory):
 def served(model, tmp_path):
     """The command on a port of its own: its process, and the address that it prints."""
     port = free_port("127.0.0.1", None)
-    words = [sys.executable, "-m", "recurrent_attention", "demo", model, "--port", port]
     kept = tmp_path / "kept"
     kept.mkdir()
     environment = os.environ | {"TMPDIR": str(kept)}
-    process = subprocess.Popen(
-        [str(word) for word in words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+    process = start("demo", model, "--port", port, env=environment)
     line = process.stdout.readline()
     found = re.fullmatch(r"(http://127\.0\.0\.1:\d+/) \(Ctrl-C ends it\)\n", line)
     if found is None:

@@ -1,5 +1,6 @@
 """The command in this process, and in one of its own."""
 
+import signal
 import subprocess
 import sys
 
@@ -17,10 +18,15 @@ def run(*words):
 
 
 def start(*words, **options):
-    """Start a subcommand in a process of its own."""
+    """Start a subcommand in a process of its own, which Ctrl-C ends.
+
+    Whoever runs the tests in the background of a shell has them ignore Ctrl-C, and what they start.
+    """
     command = [sys.executable, "-m", "recurrent_attention", *map(str, words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, text=True, **(pipes | options))
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    if sys.platform != "win32":
+        given["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, text=True, **(given | options))
 
 
 def saved_model(tmp_path_factory, names):
