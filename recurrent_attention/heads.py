@@ -116,6 +116,34 @@ class Looks(NamedTuple):
         return einsum(self.patch_weights, by_patch, "b p, b p k -> b k")
 
 
+def fuse(
+    global_logits: Tensor, looks: Looks, fusion_weight: float, boxes: Tensor | None
+) -> TwoStreamOutput:
+    """Put both streams together.
+
+    Args:
+        global_logits: (b k).
+        looks: of the local stream.
+        fusion_weight: of its logits.
+        boxes: (b p 4) that are handed on, or None.
+
+    Returns:
+        `TwoStreamOutput`.
+    """
+    local_logits, by_looks = looks.logits(), looks.prefix_logits
+    return TwoStreamOutput(
+        global_logits + fusion_weight * local_logits,
+        global_logits,
+        local_logits,
+        looks.step_logits,
+        looks.step_weights,
+        looks.patch_weights,
+        boxes,
+        None if by_looks is None else global_logits[:, None] + fusion_weight * by_looks,
+        by_looks,
+    )
+
+
 def look_repeatedly(
     attention: nn.Module, classify: Callable[[Tensor], Tensor], features: Tensor
 ) -> Looks:

@@ -22,6 +22,7 @@ from recurrent_attention.heads import (
     add_up_patches,
     classifier,
     conv_pair,
+    fuse,
     look_repeatedly,
     weigh_patches,
 )
@@ -162,18 +163,7 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
             self.patch_weighting, weigh_patches
         )
         looks = look(self.attention, lambda seen: self.local_head(self.drop(seen)), local_features)
-        local_logits, by_looks = looks.logits(), looks.prefix_logits
-        output = TwoStreamOutput(
-            global_logits + self.fusion_weight * local_logits,
-            global_logits,
-            local_logits,
-            looks.step_logits,
-            looks.step_weights,
-            looks.patch_weights,
-            boxes,
-            None if by_looks is None else global_logits[:, None] + self.fusion_weight * by_looks,
-            by_looks,
-        )
+        output = fuse(global_logits, looks, self.fusion_weight, boxes)
         # A trace knows no None: it gives the other fields, as a plain tuple.
         tracing: Any = torch._C._get_tracing_state()
         return output if tracing is None else tuple(f for f in output if f is not None)  # type: ignore[return-value]

@@ -217,7 +217,7 @@ def files(tmp_path_factory):
 
     def file(backbone, graph):
         if (backbone, graph) not in done:
-            weighting = "linear" if backbone == "test_vit" else "equal"
+            weighting = "anytime" if backbone == "test_vit" else "equal"
             model = classifier(backbone, patch_weighting=weighting)
             path = folder / f"{backbone}-{graph}.onnx"
             printed = io.StringIO()
