@@ -61,7 +61,10 @@ def config_of(network: TwoStreamNetwork) -> dict[str, Any]:
     }
     if isinstance(network.attention, RecurrentRefinedAttention):
         current["num_steps"] = network.attention.num_steps
-    return settings | _portable_backbones(network) | current
+    config = settings | _portable_backbones(network) | current
+    if config["temperatures"] is None:  # as files of before, which older versions read as well
+        del config["temperatures"]
+    return config
 
 
 def _portable_backbones(network: TwoStreamNetwork) -> dict[str, Any]:
