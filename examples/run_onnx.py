@@ -5,8 +5,8 @@ r"""Name what is on a picture with an exported model: numpy, Pillow and onnxrunt
     python examples/run_onnx.py PICTURE global.onnx boxes.onnx look.onnx --confidence 0.9
 
 The second answers as `model.predict` does: it cuts the patches out of the picture itself. The third
-looks at one more patch only until it is sure, as `model.predict(picture, confidence=0.9)` does. All
-that has to be known about the model stands in the metadata of its file.
+looks at one more patch only until it is sure, as `model.predict(picture, confidence=0.9)` does. The
+metadata of each file hold everything else about the model.
 """
 
 import argparse

@@ -1,8 +1,11 @@
 """Two-stream classification with recurrent refined attention, on any timm backbone."""
 
 from recurrent_attention._version import __version__ as __version__
-from recurrent_attention.anytime import AnytimeAttention
-from recurrent_attention.attention import RecurrentRefinedAttention, RefinedAttentionOutput
+from recurrent_attention.attention import (
+    AnytimeAttention,
+    RecurrentRefinedAttention,
+    RefinedAttentionOutput,
+)
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.backbone.check import check_backbone
 from recurrent_attention.backbone.report import BackboneReport

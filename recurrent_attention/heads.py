@@ -7,7 +7,7 @@ import torch
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
-from recurrent_attention.anytime import AnytimeAttention
+from recurrent_attention.attention import AnytimeAttention
 
 GLOBAL_CONV_CHANNELS = 1024  # of the two 1x1 convolutions in the authors' code
 

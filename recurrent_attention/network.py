@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from recurrent_attention._modes import eval_view
 from recurrent_attention._settings import Settings
-from recurrent_attention.anytime import AnytimeAttention
-from recurrent_attention.attention import RecurrentRefinedAttention
+from recurrent_attention.attention import AnytimeAttention, RecurrentRefinedAttention
 from recurrent_attention.backbone import fitting_backbone
 from recurrent_attention.backbone.timm_calls import TimmCalls
 from recurrent_attention.heads import (

@@ -10,7 +10,7 @@ from einops import reduce
 from torch import Tensor, nn
 
 from recurrent_attention._errors import first_line
-from recurrent_attention.anytime import AnytimeAttention, AnytimeState
+from recurrent_attention.attention import AnytimeAttention, AnytimeState
 from recurrent_attention.network import TwoStreamNetwork
 
 Kind = Literal["whole", "patches", "boxes", "global", "look"]

@@ -62,7 +62,7 @@ def config_of(network: TwoStreamNetwork) -> dict[str, Any]:
     if isinstance(network.attention, RecurrentRefinedAttention):
         current["num_steps"] = network.attention.num_steps
     config = settings | _portable_backbones(network) | current
-    if config["temperatures"] is None:  # as files of before, which older versions read as well
+    if config["temperatures"] is None:  # then older versions can read the file, too
         del config["temperatures"]
     return config
 

@@ -75,8 +75,8 @@ class Explanation(StreamMaps):
         its steps, the temporal weights as bars under them, and what each step would answer. All
         step maps share one colour scale; the global map has its own. At most four patches are
         drawn; a note says so where there are more. Patches with learned weights stand side by side,
-        heaviest first, each with its map, its weight and its answer. Where the model answers after
-        each look, they stand in the order of the looks, and a line under them shows how likely the
+        heaviest first, each with its map, its weight and its answer. If the model answers after
+        each look, the patches are in the order of the looks. A line under them shows how likely the
         class was after 0, 1, 2, ... looks, and where the model would have stopped.
 
         Args:

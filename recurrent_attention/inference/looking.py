@@ -8,7 +8,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor
 
-from recurrent_attention.anytime import AnytimeAttention, AnytimeState
+from recurrent_attention.attention import AnytimeAttention, AnytimeState
 from recurrent_attention.inference.inputs import (
     PictureItem,
     of_one_form,
@@ -23,16 +23,15 @@ class Seen(NamedTuple):
     """What was found on one picture.
 
     Attributes:
-        logits: (k) of both streams together, after the last look; divided by no temperature.
         global_logits: (k) of the whole picture.
         local_logits: (k) of all looks, or None where there was none.
         boxes: (n 4) of the n looks, xyxy in pixels of the upright picture, or None where the caller
             gave ready patches.
         looks: n.
-        after: (n + 1 k) logits after 0, 1, ... n looks.
+        after: logits of both streams, divided by no temperature: (n + 1 k) after 0, 1, ... n looks,
+            or (1 k) after all of them where the model answers once.
     """
 
-    logits: Tensor
     global_logits: Tensor
     local_logits: Tensor | None
     boxes: Tensor | None
@@ -50,6 +49,23 @@ def temperature_after(temperatures: Sequence[float] | None, looks: int) -> float
     if not temperatures:
         return 1.0
     return temperatures[min(looks, len(temperatures) - 1)]
+
+
+def probabilities_after(
+    logits: Tensor, temperatures: Sequence[float] | None, *, first: int = 0
+) -> Tensor:
+    """Turn answers into probabilities, each by the temperature of its number of looks.
+
+    Args:
+        logits: (... n k) after `first`, `first` + 1, ... looks.
+        temperatures: as in `temperature_after`.
+        first: looks of the first answer.
+
+    Returns:
+        (... n k), sums to 1 over k.
+    """
+    heats = [temperature_after(temperatures, first + n) for n in range(logits.shape[-2])]
+    return (logits / rearrange(logits.new_tensor(heats), "n -> n 1")).softmax(-1)
 
 
 class _Open:
@@ -98,13 +114,18 @@ def look_until_sure(
             arrived = list(islice(waiting, wanted))
             ended = len(arrived) < wanted
             for group in of_one_form(arrived, room):
+                new: list[_Open] = []
                 for one in _first_sight(model, group, number):
-                    if most == 0 or _is_sure(model, one, confidence):
+                    if _is_sure(model, one, confidence):
                         done[one.place] = _seen(one)
                     else:
-                        opened.append(one)
+                        new.append(one)
+                if new:
+                    items_with_boxes = with_boxes(model, [one.item for one in new])
+                    for one, item in zip(new, items_with_boxes, strict=True):
+                        one.item = item
+                opened += new
                 number += len(group)
-            _propose(model, opened)
         if opened:
             _look_once(model, opened)
             left = []
@@ -130,15 +151,6 @@ def _first_sight(model: TwoStreamNetwork, items: list[PictureItem], number: int)
     ]
 
 
-def _propose(model: TwoStreamNetwork, opened: list[_Open]) -> None:
-    """Propose boxes for the pictures that have none."""
-    new = [one for one in opened if one.item.boxes is None and one.item.patches is None]
-    by_item = {id(one.item): one for one in new}
-    for group in of_one_form((one.item for one in new), pictures_per_pass(model)):
-        for before, item in zip(group, with_boxes(model, group), strict=True):
-            by_item[id(before)].item = item
-
-
 def _look_once(model: TwoStreamNetwork, opened: list[_Open]) -> None:
     """Take the next look at each picture, all of them in one pass where their sizes agree."""
     assert isinstance(model.attention, AnytimeAttention)
@@ -149,10 +161,17 @@ def _look_once(model: TwoStreamNetwork, opened: list[_Open]) -> None:
         chosen = [i for i, patch in enumerate(patches) if patch.shape == shape]
         maps = model.local_backbone(torch.stack([patches[i] for i in chosen]))
         looks = reduce(maps, "b c h w -> b c", "mean")
-        for i, look in zip(chosen, looks, strict=True):
-            one = opened[i]
-            one.state = model.attention.step(one.state, rearrange(look, "c -> 1 c"))
-            local: Tensor = model.local_head(model.drop(one.state.pooled))[0].cpu().double()
+        before = [
+            opened[i].state or AnytimeState.before(look[None])
+            for i, look in zip(chosen, looks, strict=True)
+        ]
+        state = model.attention.step(
+            AnytimeState(*map(torch.cat, zip(*before, strict=True))), looks
+        )
+        answers = model.local_head(model.drop(state.pooled)).cpu().double()
+        for number, (i, local) in enumerate(zip(chosen, answers, strict=True)):
+            one, here = opened[i], slice(number, number + 1)
+            one.state = AnytimeState(*(part[here] for part in state))
             one.local_logits = local
             one.after.append(one.global_logits + model.fusion_weight * local)
 
@@ -164,19 +183,12 @@ def _boxes_of(item: PictureItem, most: int | None) -> int:
 
 
 def _is_sure(model: TwoStreamNetwork, one: _Open, confidence: float) -> bool:
-    heat = temperature_after(model.temperatures, one.looks)
-    return float((one.after[-1] / heat).softmax(0).max()) >= confidence
+    odds = probabilities_after(one.after[-1][None], model.temperatures, first=one.looks)
+    return float(odds.max()) >= confidence
 
 
 def _seen(one: _Open) -> Seen:
     boxes = None if one.item.boxes is None else one.item.boxes[: one.looks]
     if one.item.patches is None and boxes is None:
         boxes = torch.empty(0, 4)
-    return Seen(
-        one.after[-1],
-        one.global_logits,
-        one.local_logits,
-        boxes,
-        one.looks,
-        torch.stack(one.after),
-    )
+    return Seen(one.global_logits, one.local_logits, boxes, one.looks, torch.stack(one.after))

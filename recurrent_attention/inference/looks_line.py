@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from recurrent_attention.inference.looking import temperature_after
+from recurrent_attention.inference.looking import probabilities_after
 from recurrent_attention.inference.sheet import INK, LARGE, PALE, Sheet, wrapped
 
 SURE = 0.9  # the probability at which the line says that the model would have stopped
@@ -41,14 +42,11 @@ def answers_after(
         target: class in [0, k).
         temperatures: of the model.
     """
-    shares, best, stop = [], [], None
-    for looks, logits in enumerate([global_logits, *prefix_logits]):
-        odds = (logits.double() / temperature_after(temperatures, looks)).softmax(0)
-        shares.append(float(odds[target]))
-        best.append(int(odds.argmax()))
-        if stop is None and float(odds.max()) >= SURE:
-            stop = looks
-    return AnswersAfter(shares, best, stop)
+    after = torch.cat([global_logits[None], prefix_logits]).double()
+    odds = probabilities_after(after, temperatures)
+    highest, best = odds.max(1)
+    sure = (highest >= SURE).nonzero().flatten().tolist()
+    return AnswersAfter(odds[:, target].tolist(), best.tolist(), sure[0] if sure else None)
 
 
 def draw_answers_after(

@@ -11,7 +11,7 @@ from recurrent_attention._errors import printable
 from recurrent_attention._modes import eval_view
 from recurrent_attention.inference.checks import is_one
 from recurrent_attention.inference.inputs import Picture, StreamInputs, read_items, stream_inputs
-from recurrent_attention.inference.looking import Seen, look_until_sure, temperature_after
+from recurrent_attention.inference.looking import Seen, look_until_sure, probabilities_after
 from recurrent_attention.inference.notebook import table_of
 from recurrent_attention.network import TwoStreamNetwork
 
@@ -140,23 +140,24 @@ def _looked_at_once(model: TwoStreamNetwork, inputs: Iterable[StreamInputs]) -> 
             if output.prefix_logits is not None:
                 by_looks = output.prefix_logits[place].cpu().double()
                 after = torch.cat([of_global[None], by_looks])
-            yield Seen(fused, of_global, of_local, some.boxes[place], some.patches.shape[1], after)
+            yield Seen(of_global, of_local, some.boxes[place], some.patches.shape[1], after)
 
 
 def _prediction(model: TwoStreamNetwork, top_k: int, seen: Seen) -> Prediction:
     """Put what was found on a picture into words."""
-    names = model.class_names or [str(index) for index in range(len(seen.logits))]
+    logits = seen.after[-1]
+    names = model.class_names or [str(index) for index in range(len(logits))]
     # Stable, so that of equal classes the first comes first.
-    indices = seen.logits.sort(descending=True, stable=True).indices[:top_k]
-    heat = temperature_after(model.temperatures, seen.looks)
+    indices = logits.sort(descending=True, stable=True).indices[:top_k]
+    first = seen.looks + 1 - len(seen.after)
+    odds = probabilities_after(seen.after, model.temperatures, first=first)
     after = []
     if model.patch_weighting == "anytime":
-        for looks, logits in enumerate(seen.after):
-            shares = (logits / temperature_after(model.temperatures, looks)).softmax(0)
-            after.append((names[int(shares.argmax())], float(shares.max())))
+        shares, best = odds.max(1)
+        after = [(names[i], share) for i, share in zip(best.tolist(), shares.tolist(), strict=True)]
     return Prediction(
         tuple(names[index] for index in indices.tolist()),
-        tuple((seen.logits / heat).softmax(0)[indices].tolist()),
+        tuple(odds[-1, indices].tolist()),
         tuple(indices.tolist()),
         names[int(seen.global_logits.argmax())],
         None if seen.local_logits is None else names[int(seen.local_logits.argmax())],

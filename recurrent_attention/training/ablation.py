@@ -12,19 +12,22 @@ import torch
 from torch import Tensor
 
 from recurrent_attention._settings import Settings
-from recurrent_attention.backbone.cost import cost_of_step
+from recurrent_attention.backbone.cost import StepCost, cost_of_step
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.data import Pictures, read_boxes, write_boxes
+from recurrent_attention.data import Pictures
 from recurrent_attention.network import TwoStreamNetwork
 from recurrent_attention.training.ablation_table import Row, as_markdown, write_table
 from recurrent_attention.training.own_pictures import NUM_PATCHES, train
 from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import Device, join_processes
-from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
+from recurrent_attention.training.proposals import boxes_of_parts
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.variants import VARIANTS, Variant, ordered
 
 DEFAULT = ("anytime", "linear", "paper", "two-networks", "two-scales")
+
+
+OF_TRAINING = ("train_patches", "augment", "crop_scale", "trackers")  # arguments not of the model
 
 
 class Ablation(NamedTuple):
@@ -121,27 +124,18 @@ def _boxes_of_seed(
 
     They come from the classifier of a global stream, trained on the training pictures alone.
     """
-    every = {"train": parts.train, "validation": parts.validation, "test": parts.test}
-    files = {name: folder / "boxes" / f"seed-{recipe.seed}-{name}.json" for name in every}
-    if not all(file.is_file() for file in files.values()):
+
+    def untrained() -> TwoStreamClassifier:
         torch.manual_seed(recipe.seed)
         names = parts.train.class_names
-        kept = {k: v for k, v in settings.items() if k not in _OF_TRAINING}
-        model = TwoStreamClassifier(
-            num_classes=len(names), class_names=names, **({"pretrained": True} | kept)
-        )
-        cached = work | {"cache_dir": folder / "features"}
-        fit_global_head(model, parts.train, **cached)
-        for name, part in every.items():
-            found = propose_boxes_for(model, part, **cached)
-            if join_processes().is_main_process:
-                files[name].parent.mkdir(exist_ok=True)
-                write_boxes(files[name], found)
-        join_processes().wait_for_everyone()
-    return {id(part): read_boxes(files[name], part) for name, part in every.items()}
+        kept = {k: v for k, v in settings.items() if k not in OF_TRAINING}
+        begin: dict[str, Any] = {"num_classes": len(names), "class_names": names}
+        return TwoStreamClassifier(**(begin | {"pretrained": True} | kept))
 
-
-_OF_TRAINING = ("train_patches", "augment", "crop_scale", "trackers")
+    every = parts.by_name()
+    files = {name: folder / "boxes" / f"seed-{recipe.seed}-{name}.json" for name in every}
+    boxes = boxes_of_parts(untrained, every, files, cache_dir=folder / "features", **work)
+    return {id(part): boxes[name] for name, part in every.items()}
 
 
 def _run(
@@ -220,19 +214,21 @@ def _gmacs(
     variant: Variant, settings: Mapping[str, Any], num_classes: int
 ) -> tuple[float, float, float]:
     """Count billion multiply-adds of the whole picture, of the proposal and of a look."""
-    own = {"image_size": round(variant.wider * settings["image_size"])}
     known = {
         name: settings[name]
         for name in ("backbone", "patch_size", "local_backbone", "in_chans")
         if name in settings
     }
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = TwoStreamNetwork(Settings(num_classes=num_classes, **(known | own)))
-        finer = TwoStreamNetwork(
-            Settings(num_classes=num_classes, **(known | {"image_size": model.proposal_size}))
-        )
-    cost = cost_of_step(model.train(), batch_size=2, num_patches=1)
+
+    def counted(image_size: int) -> tuple[int, StepCost]:
+        given = Settings(num_classes=num_classes, image_size=image_size, **known)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = TwoStreamNetwork(given)
+        return model.proposal_size, cost_of_step(model.train(), batch_size=2, num_patches=1)
+
+    image_size = round(variant.wider * settings["image_size"])
+    proposal_size, cost = counted(image_size)
     proposal = 0.0
-    if variant.order != "whole" and model.proposal_size != model.image_size:
-        proposal = cost_of_step(finer.train(), batch_size=2, num_patches=1).global_macs / 1e9
+    if variant.order != "whole" and proposal_size != image_size:
+        proposal = counted(proposal_size)[1].global_macs / 1e9
     return cost.global_macs / 1e9, proposal, cost.local_macs / 1e9

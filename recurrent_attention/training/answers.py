@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torchmetrics.functional.classification import binary_calibration_error
 
 from recurrent_attention.heads import TwoStreamOutput
-from recurrent_attention.inference.looking import temperature_after
+from recurrent_attention.inference.looking import probabilities_after, temperature_after
 
 STREAMS = ("global", "local", "fused")
 KEPT = 5  # best classes of each stream
@@ -258,18 +259,11 @@ def best_classes(
     found = (order.cpu(), logits.softmax(-1).gather(-1, order).cpu())
     if output.prefix_logits is None:
         return found
-    heat = [temperature_after(temperatures, number) for number in range(looks + 1)]
     after = torch.cat([whole[:, None], output.prefix_logits.float()], 1)
-    shares = (after / after.new_tensor(heat)[:, None]).softmax(-1).max(-1)
+    shares = probabilities_after(after, temperatures).max(-1)
     return (*found, shares.indices.cpu(), shares.values.cpu())
 
 
 def _calibration_error(shares: Tensor, right: Tensor) -> float:
-    """Return the mean over pictures of |confidence - accuracy| of the range that each falls into.
-
-    Ranges are open below and closed above, but for the first.
-    """
-    place = (shares * CALIBRATION_BINS).ceil().clamp(1, CALIBRATION_BINS).long() - 1
-    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
-    gaps.index_add_(0, place, shares.double() - right.double())
-    return float(gaps.abs().sum() / len(shares))
+    """Return the expected calibration error of answers: their probabilities (n), and if right."""
+    return float(binary_calibration_error(shares, right, n_bins=CALIBRATION_BINS, norm="l1"))

@@ -1,18 +1,16 @@
 """From a folder of pictures to a trained and measured model: what the commands do."""
 
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from recurrent_attention._files import check_new_file
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.data import Pictures, TwoStreamDataset, read_boxes, write_boxes
+from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.data.augmentation import Augment, name_of_augment
 from recurrent_attention.data.checking.layout import find_layout
 from recurrent_attention.training.calibration import calibrate
@@ -26,14 +24,13 @@ from recurrent_attention.training.processes import (
     from_main,
     join_processes,
 )
-from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for
+from recurrent_attention.training.proposals import Boxes, boxes_of_parts, propose_boxes_for
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.report import write_report
 from recurrent_attention.training.run_folder import RunFolder, check_free
 from recurrent_attention.training.tracking import Trackers, checked_trackers
 from recurrent_attention.training.views import labels_for
 
-Boxes = Callable[[TwoStreamClassifier, Pictures], Mapping[str, Tensor]]
 NUM_PATCHES = 10
 
 
@@ -146,12 +143,14 @@ def train(
     changed: dict[str, Any] = {"train": True, "num_patches": train_patches}
     changed |= {"augment": augment, "crop_scale": crop_scale}
     _check_views(model, parts.train, changed)
-    every = {"train": parts.train, "validation": parts.validation, "test": parts.test}
+    every = parts.by_name()
     run = RunFolder(Path(out), resume=resume)
     own_cache = run.path / "features"
     if cache_dir is not None or recipe.freeze:
         work["cache_dir"] = own_cache if cache_dir is None else Path(cache_dir)
-    found_boxes = _boxes(model, every, run, work, boxes)
+    # A part has a file of its own: pictures of two parts can have the same relative name.
+    files = {name: run.path / f"boxes-{name}.json" for name in every}
+    found_boxes = boxes_of_parts(lambda: model, every, files, boxes, **work)
     views = {
         name: TwoStreamDataset.for_model(
             model, part, found_boxes[name], **(changed if name == "train" else {})
@@ -241,32 +240,6 @@ def evaluate_folder(
 
 
 def _check_views(model: TwoStreamClassifier, pictures: Pictures, changed: dict[str, Any]) -> None:
-    """Refuse arguments of the training pictures that do not fit, with boxes that stand in."""
+    """Refuse arguments that do not fit the training pictures; no box is needed yet."""
     boxes = {name: [[0, 0, 1, 1]] * model.num_patches for name in pictures.names[:1]}
     TwoStreamDataset.for_model(model, pictures.subset([0]), boxes, **changed)
-
-
-def _boxes(
-    model: TwoStreamClassifier,
-    every: dict[str, Pictures],
-    run: RunFolder,
-    work: dict[str, Any],
-    own: Boxes | None,
-) -> dict[str, Mapping[str, Tensor]]:
-    """Find the boxes of each part, or read those that the run had before it was resumed.
-
-    A part has a file of its own: pictures of two parts can have the same relative name.
-    """
-    files = {name: run.path / f"boxes-{name}.json" for name in every}
-    if all(file.is_file() for file in files.values()):
-        return {name: read_boxes(files[name], part) for name, part in every.items()}
-    boxes: dict[str, Mapping[str, Tensor]]
-    if own is None:
-        fit_global_head(model, every["train"], **work)
-        boxes = {name: propose_boxes_for(model, part, **work) for name, part in every.items()}
-    else:
-        boxes = {name: own(model, part) for name, part in every.items()}
-    if join_processes().is_main_process:
-        for name, file in files.items():
-            write_boxes(file, boxes[name])
-    return boxes

@@ -25,6 +25,10 @@ class Parts(NamedTuple):
     validation: Pictures
     test: Pictures
 
+    def by_name(self) -> dict[str, Pictures]:
+        """Return the three by their names, the training pictures first."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
 
 def parts_of_folder(data: str | PathLike[str], *, seed: int = 0) -> Parts:
     """Find out what a folder holds, and split off what it does not have by itself.

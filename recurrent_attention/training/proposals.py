@@ -1,6 +1,8 @@
 """Patches for any data set: train the global stream's head, and let it say where to look."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,15 +11,58 @@ from tqdm.auto import tqdm
 
 from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
+from recurrent_attention.data.boxes import read_boxes, write_boxes
 from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
 from recurrent_attention.training.features import whole_features
 from recurrent_attention.training.networks import own_training
 from recurrent_attention.training.optimization import Schedule, check_trainable, optimizer_of
-from recurrent_attention.training.processes import Device, Resources, take_over_from_main
+from recurrent_attention.training.processes import (
+    Device,
+    Resources,
+    join_processes,
+    take_over_from_main,
+)
 from recurrent_attention.training.reading import WholePictures, fill_store, look_of
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.views import labels_for
+
+Boxes = Callable[[TwoStreamClassifier, Pictures], Mapping[str, Tensor]]
+
+
+def boxes_of_parts(
+    model: Callable[[], TwoStreamClassifier],
+    every: Mapping[str, Pictures],
+    files: Mapping[str, Path],
+    own: Boxes | None = None,
+    **work: Any,
+) -> dict[str, Mapping[str, Tensor]]:
+    """Find the boxes of each part once, and keep them in files, where a later call finds them.
+
+    Args:
+        model: called for the model where a file is missing.
+        every: the parts by name, with "train" among them.
+        files: of the boxes, by name of the part.
+        own: finds boxes; None trains the global stream's classifier on "train", and it proposes.
+        **work: arguments that `fit_global_head` and `propose_boxes_for` share.
+
+    Returns:
+        The boxes by name of the part.
+    """
+    if all(file.is_file() for file in files.values()):
+        return {name: read_boxes(files[name], part) for name, part in every.items()}
+    built = model()
+    boxes: dict[str, Mapping[str, Tensor]]
+    if own is None:
+        fit_global_head(built, every["train"], **work)
+        boxes = {name: propose_boxes_for(built, part, **work) for name, part in every.items()}
+    else:
+        boxes = {name: own(built, part) for name, part in every.items()}
+    if join_processes().is_main_process:
+        for name, file in files.items():
+            file.parent.mkdir(exist_ok=True)
+            write_boxes(file, boxes[name])
+    return boxes
 
 
 def fit_global_head(

@@ -294,7 +294,7 @@ def test_ctrl_c_in_train_is_a_sentence_and_can_be_gone_on_from(places, tmp_path,
         text += (letter := again.stderr.read(1))
         assert letter, text
     again.kill()
-    if checkpoints:  # the boxes of before are taken, and the first epoch goes on
+    if checkpoints:  # the run reads its boxes and goes on within the first epoch
         assert "proposals" not in text
 
 

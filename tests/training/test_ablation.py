@@ -10,7 +10,7 @@ from helpers.models import make, photo
 from PIL import Image
 
 from recurrent_attention.data import Pictures
-from recurrent_attention.training import Recipe, ablate, ablation
+from recurrent_attention.training import Recipe, ablate, ablation, proposals
 from recurrent_attention.training.variants import VARIANTS, ordered
 
 NAMES = ("anytime", "paper", "largest-first", "two-networks", "two-scales")
@@ -99,7 +99,7 @@ def test_a_picture_costs_what_its_passes_cost(found):
 def test_it_goes_on_where_it_was(found, birds, monkeypatch):
     calls, train = [], ablation.train
     monkeypatch.setattr(ablation, "train", lambda *a, **k: calls.append(k["out"]) or train(*a, **k))
-    monkeypatch.setattr(ablation, "fit_global_head", None)
+    monkeypatch.setattr(proposals, "fit_global_head", None)
     before = str(found)
     (found.folder / "paper" / "seed-1" / "result.json").unlink()
     again = run(birds, found.folder)

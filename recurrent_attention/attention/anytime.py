@@ -7,7 +7,7 @@ from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
 from recurrent_attention._arguments import whole_number
-from recurrent_attention.attention import RefinedAttentionOutput
+from recurrent_attention.attention.recurrent import RefinedAttentionOutput
 
 
 class AnytimeState(NamedTuple):
@@ -22,6 +22,12 @@ class AnytimeState(NamedTuple):
     total: Tensor
     mass: Tensor
     peak: Tensor
+
+    @classmethod
+    def before(cls, look: Tensor) -> "AnytimeState":
+        """Return the state before the first look, for looks like this one (b c)."""
+        nothing = torch.zeros_like(look[:, 0])
+        return cls(torch.zeros_like(look), nothing, torch.full_like(nothing, -torch.inf))
 
     @property
     def pooled(self) -> Tensor:
@@ -127,7 +133,7 @@ class AnytimeAttention(nn.Module):
         look = self._vectors(rearrange(look, "b ... -> b 1 ..."))[:, 0]
         score = self.scorer(look)[:, 0]
         if state is None:
-            return AnytimeState(look, torch.ones_like(score), score)
+            state = AnytimeState.before(look)
         peak = torch.maximum(state.peak, score)
         before, now = (state.peak - peak).exp(), (score - peak).exp()
         total = einsum(before, state.total, "b, b c -> b c") + einsum(now, look, "b, b c -> b c")
