@@ -16,13 +16,15 @@ import speed_explain
 import speed_growth
 import speed_head
 import speed_input
+import speed_looks
 import speed_network
 import speed_serving
 from pages import ROOT, fill, machine
 
 PAGES = (ROOT / "docs" / "speed.md", ROOT / "README.md")
 FIGURE = ROOT / "docs" / "speed.png"
-SECTIONS = ("head", "network", "serving", "agreement", "decoding", "input", "explain", "growth")
+SECTIONS = ("head", "network", "serving", "agreement", "decoding", "input", "explain", "looks",
+            "growth")  # fmt: skip
 Section = Callable[[], list[str]]
 
 
@@ -41,6 +43,7 @@ def sections(args: argparse.Namespace) -> dict[str, Section]:
         if args.run_dir is not None:
             runs["agreement"] = lambda: [speed_agreement.layouts(args.data, args.run_dir)]
             runs["decoding"] = lambda: [speed_agreement.decoding(args.data, args.run_dir)]
+            runs["looks"] = lambda: [speed_looks.measure(args.data, args.run_dir, rounds)]
     return {name: runs[name] for name in args.sections if name in runs}
 
 

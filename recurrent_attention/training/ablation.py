@@ -11,21 +11,28 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recurrent_attention._files import whole_file
 from recurrent_attention._settings import Settings
 from recurrent_attention.backbone.cost import StepCost, cost_of_step
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures
 from recurrent_attention.network import TwoStreamNetwork
-from recurrent_attention.training.ablation_table import Row, as_markdown, write_table
+from recurrent_attention.training.ablation_table import (
+    Row,
+    Stopped,
+    as_markdown,
+    lead_of,
+    write_table,
+)
 from recurrent_attention.training.own_pictures import NUM_PATCHES, train
 from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import Device, join_processes
 from recurrent_attention.training.proposals import boxes_of_parts
 from recurrent_attention.training.recipe import Recipe
+from recurrent_attention.training.ten_crop import answers_over_ten_crops
 from recurrent_attention.training.variants import VARIANTS, Variant, ordered
 
-DEFAULT = ("anytime", "linear", "paper", "two-networks", "two-scales")
-
+DEFAULT = ("anytime", "paper", "scattered", "two-networks", "ten-crop", "two-scales", "larger")
 
 OF_TRAINING = ("train_patches", "augment", "crop_scale", "trackers")  # arguments not of the model
 
@@ -106,10 +113,13 @@ def ablate(
         own = replace(recipe, seed=seed)
         boxes = _boxes_of_seed(parts, folder, own, settings, work)
         for name in variants:
-            run = folder / name / f"seed-{seed}"
-            if not (run / "result.json").is_file():
-                _run(VARIANTS[name], parts, boxes, run, own, settings, work)
-            results[name].append(json.loads((run / "result.json").read_text(encoding="utf-8")))
+            variant = VARIANTS[name]
+            run = folder / (variant.trained_as or name) / f"seed-{seed}"
+            if not (run / "answers.json").is_file():
+                _run(variant, parts, boxes, run, own, settings, work)
+            if variant.reads == "ten-crop" and not (run / "ten-crop.json").is_file():
+                _look_at_crops(parts, run, work)
+            results[name].append(_results_of(variant, run))
     chosen = [VARIANTS[name] for name in variants]
     rows = _rows(chosen, results, settings, len(parts.train.class_names))
     if join_processes().is_main_process:
@@ -154,7 +164,7 @@ def _run(
     own["image_size"] = round(variant.wider * settings["image_size"])
     if own["num_patches"] == 1:
         own["train_patches"] = 1
-    train(
+    trained = train(
         parts,
         out=run,
         boxes=find,
@@ -165,6 +175,34 @@ def _run(
         **own,
         **work,
     )
+    answers = trained.evaluation.answers
+    assert answers is not None
+    names = ("global", "local", "fused")
+    best = {name: answers.classes[:, at, 0].tolist() for at, name in enumerate(names)}
+    _write(run / "answers.json", {"labels": answers.labels.tolist(), **best})
+
+
+def _look_at_crops(parts: Parts, run: Path, work: dict[str, Any]) -> None:
+    model = TwoStreamClassifier.from_pretrained(run / "model")
+    shares = answers_over_ten_crops(model, parts.test, **work)
+    _write(run / "ten-crop.json", {"ten-crop": shares.argmax(1).tolist()})
+
+
+def _write(file: Path, found: dict[str, Any]) -> None:
+    if join_processes().is_main_process:
+        with whole_file(file) as beside:
+            beside.write_text(json.dumps(found), encoding="utf-8")
+
+
+def _results_of(variant: Variant, run: Path) -> dict[str, Any]:
+    """Read what a run found, and which test pictures its answer is right for."""
+    files = ["result.json", "answers.json"]
+    files += ["ten-crop.json"] if variant.reads == "ten-crop" else []
+    found: dict[str, Any] = {}
+    for file in files:
+        found |= json.loads((run / file).read_text(encoding="utf-8"))
+    found["right"] = torch.tensor(found[variant.reads]) == torch.tensor(found["labels"])
+    return found
 
 
 def _rows(
@@ -173,41 +211,69 @@ def _rows(
     settings: Mapping[str, Any],
     num_classes: int,
 ) -> tuple[Row, ...]:
-    rows = []
-    for variant in variants:
+    rows: list[Row] = []
+    rights = [torch.stack([run["right"] for run in results[v.name]]) for v in variants]
+    for variant, right in zip(variants, rights, strict=True):
         runs = results[variant.name]
+        alone = tuple(100 * run["global_top1"] for run in runs)
+        first = not rows
+        if first:
+            rows.append(_global_row(variant, settings, num_classes, runs, rights[0]))
         whole, proposal, look = _gmacs(variant, settings, num_classes)
+        answer = tuple((100 * right.double().mean(1)).tolist())
+        lead = None if first else lead_of(rights[0], right)
+        if variant.reads != "fused":
+            cost = whole * (10 if variant.reads == "ten-crop" else 1)
+            rows.append(Row(variant.name, variant.what, cost, alone, (), answer, lead=lead))
+            continue
         looks = 1 if "num_patches" in variant.settings else settings["num_patches"]
         costs = [whole, *(whole + proposal + n * look for n in range(1, looks + 1))]
-        of_global, of_local, fused = (
-            tuple(100 * run[f"{stream}_top1"] for run in runs)
-            for stream in ("global", "local", "fused")
-        )
-        after: tuple[tuple[float, float], ...] = ()
-        stopped: tuple[tuple[float, float], ...] = ()
+        of_local = tuple(100 * run["local_top1"] for run in runs)
+        row = Row(variant.name, variant.what, costs[-1], alone, of_local, answer, lead=lead)
         if "fused_top1_after" in runs[0]:
-            means = [
-                100 * statistics.fmean(values)
-                for values in zip(*(run["fused_top1_after"] for run in runs), strict=True)
-            ]
-            after = tuple(zip(costs, means, strict=True))
-            stopped = tuple(
-                (
-                    statistics.fmean(
-                        whole + one["looked_into"] * proposal + one["mean_looks"] * look
-                        for one in ones
-                    ),
-                    100 * statistics.fmean(one["top1"] for one in ones),
-                )
-                for ones in zip(*(run["stopping"] for run in runs), strict=True)
+            row = row._replace(
+                after=_means_after(runs, costs), stopped=_means_stopped(runs, whole, proposal, look)
             )
-        rows.append(
-            Row(variant.name, variant.what, costs[-1], of_global, of_local, fused, after, stopped)
-        )
-        if len(rows) == 1:
-            first = rows[0].global_top1
-            rows.insert(0, Row("global", "the whole picture alone", whole, first, (), first))
+        rows.append(row)
     return tuple(rows)
+
+
+def _global_row(
+    variant: Variant,
+    settings: Mapping[str, Any],
+    num_classes: int,
+    runs: Sequence[dict[str, Any]],
+    right: Tensor,
+) -> Row:
+    """Return the row of the first variant's global stream, the baseline of all."""
+    cost = _gmacs(variant, settings, num_classes)[0]
+    alone = tuple(100 * run["global_top1"] for run in runs)
+    hits = [torch.tensor(run["global"]) == torch.tensor(run["labels"]) for run in runs]
+    lead = lead_of(right, torch.stack(hits))
+    return Row("global", "the whole picture alone", cost, alone, (), alone, lead=lead)
+
+
+def _means_after(
+    runs: Sequence[dict[str, Any]], costs: Sequence[float]
+) -> tuple[tuple[float, float], ...]:
+    tops = zip(*(run["fused_top1_after"] for run in runs), strict=True)
+    return tuple(zip(costs, [100 * statistics.fmean(values) for values in tops], strict=True))
+
+
+def _means_stopped(
+    runs: Sequence[dict[str, Any]], whole: float, proposal: float, look: float
+) -> tuple[Stopped, ...]:
+    return tuple(
+        Stopped(
+            ones[0]["confidence"],
+            statistics.fmean(one["mean_looks"] for one in ones),
+            statistics.fmean(
+                whole + one["looked_into"] * proposal + one["mean_looks"] * look for one in ones
+            ),
+            100 * statistics.fmean(one["top1"] for one in ones),
+        )
+        for ones in zip(*(run["stopping"] for run in runs), strict=True)
+    )
 
 
 def _gmacs(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,42 @@ from typing import NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from recurrent_attention._files import whole_file
 
 COLORS = ("#222222", "#4477aa", "#ee7733", "#228833", "#aa3377", "#66ccee", "#ccbb44", "#bbbbbb",
-          "#994455")  # fmt: skip
+          "#994455", "#997700", "#004488", "#77aa44")  # fmt: skip
+
+
+class Lead(NamedTuple):
+    """By how much the first variant is better than another, on the same test pictures.
+
+    Attributes:
+        mean: difference of top-1 in points, over pictures and seeds.
+        error: standard error of it over the pictures.
+        p_value: of no difference, two-sided, in [0, 1].
+    """
+
+    mean: float
+    error: float
+    p_value: float
+
+
+class Stopped(NamedTuple):
+    """What comes out where a variant looks until it is sure, mean over the seeds.
+
+    Attributes:
+        confidence: that was enough.
+        looks: that a picture took, on average.
+        gmacs: of a picture, on average.
+        top1: in %.
+    """
+
+    confidence: float
+    looks: float
+    gmacs: float
+    top1: float
 
 
 class Row(NamedTuple):
@@ -28,7 +60,8 @@ class Row(NamedTuple):
         fused_top1: of both.
         after: mean fused top-1 in % after 0, 1, ... looks, and the GMACs of each; empty where there
             is one answer.
-        stopped: (GMACs, top-1 in %) means where it stops when sure, for each confidence.
+        stopped: what comes out where it stops when sure, for each confidence.
+        lead: of the first variant over this one; None for that one itself.
     """
 
     name: str
@@ -38,7 +71,28 @@ class Row(NamedTuple):
     local_top1: tuple[float, ...]
     fused_top1: tuple[float, ...]
     after: tuple[tuple[float, float], ...] = ()
-    stopped: tuple[tuple[float, float], ...] = ()
+    stopped: tuple[Stopped, ...] = ()
+    lead: Lead | None = None
+
+
+def lead_of(first: Tensor, other: Tensor) -> Lead:
+    """Compare two variants picture by picture.
+
+    The pictures are the sample: each counts once, with the mean over the seeds. The p-value is that
+    of a normal distribution, which some hundred pictures suffice for.
+
+    Args:
+        first: (s n) bool, for s seeds, which of n test pictures the first variant is right for.
+        other: the same for the other.
+
+    Returns:
+        `Lead`.
+    """
+    differences = (first.double() - other.double()).mean(0)
+    mean, error = float(differences.mean()), float(differences.std() / len(differences) ** 0.5)
+    if error == 0:  # alike, or one picture
+        return Lead(100 * mean, 0.0, 0.0 if mean else 1.0)
+    return Lead(100 * mean, 100 * error, math.erfc(abs(mean) / error / 2**0.5))
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -49,19 +103,45 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def as_markdown(rows: Sequence[Row]) -> str:
-    """Return the rows as a table: top-1 in %, mean and standard deviation over the seeds."""
-    base = rows[0].fused_top1
+    """Return tables: top-1 in %, mean and standard deviation over the seeds; and that by looks."""
+    base, first = rows[0].fused_top1, rows[1].name
     lines = [
-        "| variant | what | GMACs | global | local | fused | fused - global alone |",
-        "|---|---|---|---|---|---|---|",
+        "| variant | what | GMACs | global | local | answer | answer - global alone | "
+        f"lead of {first} over it |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         gains = [own - other for own, other in zip(row.fused_top1, base, strict=True)]
         cells = [row.name, row.what, f"{row.gmacs:.2f}", _spread(row.global_top1)]
         cells += [_spread(row.local_top1), _spread(row.fused_top1)]
         cells.append("" if row.name == "global" else _spread(gains))
+        cells.append("" if row.lead is None else _in_words(row.lead))
         lines.append(f"| {' | '.join(cells)} |")
+    for row in rows:
+        if row.after:
+            lines += ["", *_by_looks(row)]
     return "\n".join(lines)
+
+
+def _in_words(lead: Lead) -> str:
+    p_value = "p < .001" if lead.p_value < 0.001 else f"p = {lead.p_value:.3f}".replace("0.", ".")
+    return f"{lead.mean:+.2f} ± {lead.error:.2f}, {p_value}"
+
+
+def _by_looks(row: Row) -> list[str]:
+    looks = range(len(row.after))
+    return [
+        f"| {row.name}, looks | {' | '.join(map(str, looks))} |",
+        f"|---|{'---|' * len(looks)}",
+        f"| GMACs | {' | '.join(f'{gmacs:.2f}' for gmacs, _ in row.after)} |",
+        f"| top-1 | {' | '.join(f'{top1:.2f}' for _, top1 in row.after)} |",
+        "",
+        f"| {row.name}, until sure of | {' | '.join(f'{s.confidence:g}' for s in row.stopped)} |",
+        f"|---|{'---|' * len(row.stopped)}",
+        f"| looks | {' | '.join(f'{s.looks:.2f}' for s in row.stopped)} |",
+        f"| GMACs | {' | '.join(f'{s.gmacs:.2f}' for s in row.stopped)} |",
+        f"| top-1 | {' | '.join(f'{s.top1:.2f}' for s in row.stopped)} |",
+    ]
 
 
 def write_table(folder: Path, rows: Sequence[Row], seeds: Sequence[int]) -> None:
@@ -95,8 +175,8 @@ def ablation_figure(rows: Sequence[Row]) -> Figure:
             axes.plot(*zip(*row.after, strict=True), ".-", color=color, linewidth=1)
         if row.stopped:
             axes.plot(
-                *zip(*row.stopped, strict=True), "D--", color=color, markersize=3.5, linewidth=1,
-                label=f"{row.name}, until it is sure",
+                [one.gmacs for one in row.stopped], [one.top1 for one in row.stopped], "D--",
+                color=color, markersize=3.5, linewidth=1, label=f"{row.name}, until it is sure",
             )  # fmt: skip
     axes.set(xscale="log", xlabel="billion multiply-adds a picture", ylabel="top-1 in %")
     axes.grid(axis="y", color="#eeeeee")

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 from torchvision.ops import box_area
 
 from recurrent_attention.data import Pictures
+from recurrent_attention.training.draws import seed_of
 
-Order = Literal["best", "largest", "smallest", "whole"]
+Order = Literal["best", "largest", "smallest", "scattered", "whole"]
+Reading = Literal["fused", "global", "ten-crop"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,8 +23,12 @@ class Variant:
         name: in tables and folders.
         what: it is, in a few words.
         settings: arguments of `train` that differ from the others'.
-        order: of the proposed boxes: best, largest or smallest first; or the whole picture instead.
+        order: of the proposed boxes: best, largest or smallest first; or, instead of them,
+            "scattered", boxes of the same sizes anywhere, or "whole", the whole picture.
         wider: side of the whole pictures, as a multiple of the one that is asked for.
+        reads: what counts as its answer: that of both streams, of the global stream alone, or the
+            mean of the global stream's over ten crops.
+        trained_as: name of the variant that is trained, where another reading of it is wanted.
     """
 
     name: str
@@ -29,6 +36,8 @@ class Variant:
     settings: Mapping[str, Any] = field(default_factory=dict)
     order: Order = "best"
     wider: float = 1.0
+    reads: Reading = "fused"
+    trained_as: str | None = None
 
 
 _ONE_PATCH: dict[str, Any] = {"num_patches": 1, "fusion_weight": 1.0}
@@ -48,10 +57,19 @@ VARIANTS = {
                 settings=_PAPER | {"num_steps": 1}),
         Variant(name="largest-first", what="anytime, the largest boxes first", order="largest"),
         Variant(name="smallest-first", what="anytime, the smallest boxes first", order="smallest"),
+        Variant(name="scattered", what="control: anytime, boxes of the same sizes at random places",
+                order="scattered"),
         Variant(name="two-networks", what="control: a second network on the whole picture",
                 settings=_WHOLE, order="whole"),
+        Variant(name="ten-crop", what="control: the global stream alone, averaged over ten crops",
+                settings=_WHOLE, order="whole", reads="ten-crop", trained_as="two-networks"),
         Variant(name="two-scales", what="control: the whole picture at twice the side, and a "
                 "second network on it at the side", settings=_WHOLE, order="whole", wider=2.0),
+        Variant(name="larger", what="control: the global stream alone, at twice the side",
+                settings=_WHOLE, order="whole", wider=2.0, reads="global",
+                trained_as="two-scales"),
+        Variant(name="largest", what="control: the global stream alone, at three times the side",
+                settings=_WHOLE, order="whole", wider=3.0, reads="global"),
     )
 }  # fmt: skip
 
@@ -65,7 +83,8 @@ def ordered(boxes: Mapping[str, Tensor], pictures: Pictures, order: Order) -> di
         order: as in `Variant`; of boxes alike in size the better comes first.
 
     Returns:
-        The same, in that order; for "whole" the whole picture as the only box.
+        The same, in that order; for "whole" the whole picture as the only box. Where a box is
+        scattered to depends on the name of the picture alone.
     """
     found = {}
     for index, name in enumerate(pictures.names):
@@ -74,8 +93,18 @@ def ordered(boxes: Mapping[str, Tensor], pictures: Pictures, order: Order) -> di
             found[name] = Tensor([[0.0, 0.0, width, height]])
         elif order == "best":
             found[name] = boxes[name]
+        elif order == "scattered":
+            found[name] = _scattered(boxes[name], name, pictures.size(index))
         else:
             largest = order == "largest"
             areas = box_area(boxes[name])
             found[name] = boxes[name][areas.argsort(descending=largest, stable=True)]
     return found
+
+
+def _scattered(boxes: Tensor, name: str, size: tuple[int, int]) -> Tensor:
+    """Move boxes (n 4) to random places of their picture."""
+    generator = torch.Generator().manual_seed(seed_of("scattered", name))
+    sides, most = boxes[:, 2:] - boxes[:, :2], torch.tensor(size)
+    corners = torch.rand(len(boxes), 2, generator=generator) * (most - sides)
+    return torch.cat([corners, torch.minimum(corners + sides, most)], 1)

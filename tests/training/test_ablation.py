@@ -9,11 +9,14 @@ import torch
 from helpers.models import make, photo
 from PIL import Image
 
+from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import Pictures
 from recurrent_attention.training import Recipe, ablate, ablation, proposals
+from recurrent_attention.training.ablation_table import lead_of
+from recurrent_attention.training.reading import WholePictures
 from recurrent_attention.training.variants import VARIANTS, ordered
 
-NAMES = ("anytime", "paper", "largest-first", "two-networks", "two-scales")
+NAMES = ("anytime", "paper", "scattered", "two-networks", "ten-crop", "two-scales", "larger")
 SETTINGS = {"backbone": "test_resnet", "pretrained": False, "image_size": 64, "patch_size": 32}
 SETTINGS |= {"num_patches": 3, "hidden_size": 8, "device": "cpu", "progress": False}
 
@@ -49,6 +52,8 @@ def result(found, name, seed):
 def test_the_table_is_of_the_results(found):
     assert [row.name for row in found.rows] == ["global", *NAMES]
     for row in found.rows[1:]:
+        if row.name in ("ten-crop", "larger"):
+            continue  # answers of another variant's training
         for stream in ("global", "local", "fused"):
             wanted = [100 * result(found, row.name, seed)[f"{stream}_top1"] for seed in (0, 1)]
             assert getattr(row, f"{stream}_top1") == pytest.approx(wanted)
@@ -59,7 +64,7 @@ def test_the_table_is_of_the_results(found):
     assert f"| {mean:.2f} ± {spread:.2f} |" in line
     assert (found.folder / "table.md").read_text() == str(found) + "\n"
     rows = list(csv.DictReader((found.folder / "table.csv").open(newline="")))
-    assert len(rows) == 2 * 6
+    assert len(rows) == 2 * (1 + len(NAMES))
     assert float(rows[3]["fused_top1"]) == pytest.approx(anytime.fused_top1[1])
     with Image.open(found.folder / "ablation.png") as figure:
         assert figure.width > 800
@@ -70,6 +75,7 @@ def test_what_is_shared_is_the_same(found):
     """The global stream learns the same whatever the local one is; boxes come from one proposal."""
     for seed in (0, 1):
         tops = {name: result(found, name, seed)["global_top1"] for name in NAMES[:4]}
+        assert not (found.folder / "ten-crop").exists()
         assert len(set(tops.values())) == 1, tops
         proposed = found.folder / "boxes" / f"seed-{seed}-test.json"
         used = found.folder / "anytime" / f"seed-{seed}" / "boxes-test.json"
@@ -90,9 +96,50 @@ def test_a_picture_costs_what_its_passes_cost(found):
     assert look == pytest.approx(whole / 4, rel=0.05)  # at half of it
     assert rows["paper"].gmacs == pytest.approx(whole + proposal + look)
     assert rows["two-networks"].gmacs == pytest.approx(whole + look)
+    assert rows["ten-crop"].gmacs == pytest.approx(10 * whole)
+    assert rows["larger"].gmacs == pytest.approx(4 * whole, rel=0.05)
     assert rows["two-scales"].gmacs == pytest.approx(4 * whole + look, rel=0.05)
-    for cost, _ in anytime.stopped:
-        assert whole <= cost <= anytime.gmacs
+    for one in anytime.stopped:
+        assert whole <= one.gmacs <= anytime.gmacs
+        assert 0 <= one.looks <= 3
+
+
+@pytest.mark.slow
+def test_controls_answer_with_the_global_stream_alone(found, birds):
+    rows = {row.name: row for row in found.rows}
+    assert rows["larger"].fused_top1 == rows["two-scales"].global_top1 == rows["larger"].global_top1
+    run = found.folder / "two-networks" / "seed-1"
+    model = TwoStreamClassifier.from_pretrained(run / "model").eval()
+    (path,) = (found.folder / "two-networks" / "seed-1").glob("boxes-test.json")
+    names = list(json.loads(path.read_text())["boxes"])
+    pictures = ablation.parts_of_folder(birds).test
+    assert sorted(names) == sorted(pictures.names)
+    wanted = []
+    for index in range(len(pictures)):
+        # By hand: the picture at 8/7 of 64 pixels; four corners and the middle, and their mirrors.
+        shown = WholePictures(model, pictures, 73)[index][1]
+        corners = [(0, 0), (0, 9), (9, 0), (9, 9), (4, 4)]
+        crops = [shown[None, :, y : y + 64, x : x + 64] for y, x in corners]
+        crops += [crop.flip(-1) for crop in crops]
+        with torch.no_grad():
+            logits = [model.classify_global(model.global_backbone(crop)) for crop in crops]
+        shares = torch.stack([row.softmax(-1) for row in logits]).mean(0)
+        wanted.append(int(shares.argmax()) == pictures.labels[index])
+    assert rows["ten-crop"].fused_top1[1] == pytest.approx(100 * statistics.fmean(wanted))
+
+
+def test_the_lead_of_a_variant_is_paired():
+    first = torch.tensor([[1, 1, 1, 1, 0, 1], [1, 1, 0, 1, 0, 1]], dtype=torch.bool)
+    other = torch.tensor([[1, 0, 1, 0, 0, 1], [1, 0, 1, 0, 0, 0]], dtype=torch.bool)
+    by_picture = [0.0, 1.0, -0.5, 1.0, 0.0, 0.5]
+    lead = lead_of(first, other)
+    error = statistics.stdev(by_picture) / 6**0.5
+    assert lead.mean == pytest.approx(100 * statistics.fmean(by_picture))
+    assert lead.error == pytest.approx(100 * error)
+    z = statistics.fmean(by_picture) / error
+    assert lead.p_value == pytest.approx(2 * (1 - statistics.NormalDist().cdf(z)))
+    assert lead_of(first, first) == (0, 0, 1)
+    assert lead_of(other, first).mean == pytest.approx(-lead.mean)
 
 
 @pytest.mark.slow
@@ -101,7 +148,8 @@ def test_it_goes_on_where_it_was(found, birds, monkeypatch):
     monkeypatch.setattr(ablation, "train", lambda *a, **k: calls.append(k["out"]) or train(*a, **k))
     monkeypatch.setattr(proposals, "fit_global_head", None)
     before = str(found)
-    (found.folder / "paper" / "seed-1" / "result.json").unlink()
+    (found.folder / "paper" / "seed-1" / "answers.json").unlink()
+    (found.folder / "two-networks" / "seed-0" / "ten-crop.json").unlink()
     again = run(birds, found.folder)
     assert calls == [found.folder / "paper" / "seed-1"]
     assert str(again) == before
@@ -120,6 +168,13 @@ def test_orders_of_boxes(tmp_path):
     assert rows("largest") == [boxes["a.png"].tolist()[i] for i in (1, 0, 3, 2)]
     assert rows("smallest") == [boxes["a.png"].tolist()[i] for i in (2, 0, 3, 1)]
     assert rows("whole") == [[0, 0, 60, 40]]
+    scattered = ordered(boxes, pictures, "scattered")["a.png"]
+    assert scattered.tolist() == rows("scattered")  # the same again
+    sides = torch.tensor([[20.0, 10], [40, 30], [10, 5], [10, 20]])
+    torch.testing.assert_close(scattered[:, 2:] - scattered[:, :2], sides)
+    assert bool((scattered >= 0).all())
+    assert bool((scattered[:, 2:] <= torch.tensor([60, 40])).all())
+    assert bool((scattered[:, :2] != boxes["a.png"][:, :2]).all())
 
 
 @pytest.mark.parametrize("changed", [{"names": ("best",)}, {"names": ()}, {"seeds": ()}])
