@@ -57,6 +57,11 @@ class Settings:
                 real_number(value, "temperatures", TEMPERATURES[0], TEMPERATURES[1])
                 for value in self.temperatures
             )
+            if not self.temperatures:
+                raise ValueError(
+                    "Expected `temperatures` to hold a number at least, or to be None, but got an "
+                    "empty sequence."
+                )
         for name in BACKBONE_KWARGS:
             value = getattr(self, name)
             if value is not None and not isinstance(value, Mapping):

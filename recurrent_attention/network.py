@@ -273,6 +273,8 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
     def reset_classifier(self, num_classes: int, class_names: Sequence[str] | None = None) -> None:
         """Put new classifiers into both streams, initialised as those of a new model.
 
+        The temperatures of the old ones are forgotten.
+
         Args:
             num_classes: k.
             class_names: k names, kept with the model; None forgets the old ones.
@@ -289,6 +291,7 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
         self.num_classes = self.settings.num_classes
         names = self.settings.class_names
         self.class_names = None if names is None else tuple(names)
+        self.temperatures = None
 
     def extra_repr(self) -> str:
         """Say for which sizes the streams are."""

@@ -236,6 +236,8 @@ class HubNetwork(
                 fitting |= new_classifiers(skeleton)
             model = fill(skeleton, fitting, cls, settings, config_path).to(device).eval()
         if other_classes:
+            if "temperatures" not in overrides:
+                model.temperatures = None  # those of the classifiers that are gone
             warnings.warn(news_of_classifiers(model, other_classes, weights_path), stacklevel=2)
         return model
 

@@ -70,11 +70,11 @@ def ablate(
 ) -> Ablation:
     """Train each variant with each seed, and compare them in one table and one figure.
 
-    The pictures of each part, the boxes and the recipe are the same for all variants of a seed.
+    The pictures of each part and the boxes are the same for all runs: those of the first seed.
     What was done is kept: called again with the same `out`, it goes on, also within a run.
 
     Args:
-        data: as in `train`. The split into parts is that of the first seed for all of them.
+        data: as in `train`.
         out: folder for the results, new or of a call before.
         variants: names of `training.variants.VARIANTS`.
         seeds: of draws, new layers and the order of the data.
@@ -109,9 +109,9 @@ def ablate(
     settings |= {"patch_size": patch_size, "num_patches": num_patches} | arguments
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
+    boxes = _propose(parts, folder, seeds[0], settings, work)
     for seed in seeds:
         own = replace(recipe, seed=seed)
-        boxes = _boxes_of_seed(parts, folder, own, settings, work)
         for name in variants:
             variant = VARIANTS[name]
             run = folder / (variant.trained_as or name) / f"seed-{seed}"
@@ -127,23 +127,23 @@ def ablate(
     return Ablation(rows, folder)
 
 
-def _boxes_of_seed(
-    parts: Parts, folder: Path, recipe: Recipe, settings: dict[str, Any], work: dict[str, Any]
+def _propose(
+    parts: Parts, folder: Path, seed: int, settings: dict[str, Any], work: dict[str, Any]
 ) -> dict[int, Mapping[str, Tensor]]:
-    """Propose boxes for each part, once for all variants of a seed; return them by id of the part.
+    """Propose boxes for each part, once for all runs; return them by id of the part.
 
     They come from the classifier of a global stream, trained on the training pictures alone.
     """
 
     def untrained() -> TwoStreamClassifier:
-        torch.manual_seed(recipe.seed)
+        torch.manual_seed(seed)
         names = parts.train.class_names
         kept = {k: v for k, v in settings.items() if k not in OF_TRAINING}
         begin: dict[str, Any] = {"num_classes": len(names), "class_names": names}
         return TwoStreamClassifier(**(begin | {"pretrained": True} | kept))
 
     every = parts.by_name()
-    files = {name: folder / "boxes" / f"seed-{recipe.seed}-{name}.json" for name in every}
+    files = {name: folder / "boxes" / f"{name}.json" for name in every}
     boxes = boxes_of_parts(untrained, every, files, cache_dir=folder / "features", **work)
     return {id(part): boxes[name] for name, part in every.items()}
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.models import make, photo
 
+from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.inference import looking
 from recurrent_attention.inference.looking import temperature_after
 
@@ -174,3 +175,16 @@ def test_temperatures_are_kept_with_the_model(model, pictures, tmp_path, monkeyp
     again = type(model).from_pretrained(tmp_path)
     assert again.temperatures == (0.7, 1.3)
     assert again.predict(pictures[0]) == model.predict(pictures[0])
+
+
+def test_new_classifiers_have_no_temperatures(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(model, "temperatures", (0.7, 1.3))
+    model.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match="classifiers of both streams are new"):
+        other = type(model).from_pretrained(tmp_path, num_classes=model.num_classes + 1)
+    assert other.temperatures is None
+    again = type(model).from_pretrained(tmp_path)
+    again.reset_classifier(5)
+    assert again.temperatures is None
+    with pytest.raises(ValueError, match="^Expected `temperatures` to hold a number at least, or"):
+        TwoStreamClassifier("test_resnet", 2, image_size=64, temperatures=())

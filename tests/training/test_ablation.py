@@ -77,7 +77,7 @@ def test_what_is_shared_is_the_same(found):
         tops = {name: result(found, name, seed)["global_top1"] for name in NAMES[:4]}
         assert not (found.folder / "ten-crop").exists()
         assert len(set(tops.values())) == 1, tops
-        proposed = found.folder / "boxes" / f"seed-{seed}-test.json"
+        proposed = found.folder / "boxes" / "test.json"
         used = found.folder / "anytime" / f"seed-{seed}" / "boxes-test.json"
         assert json.loads(used.read_text()) == json.loads(proposed.read_text())
 
