@@ -91,7 +91,7 @@ def calibrate(
             targets.append(labels.cpu())
     labels = torch.cat(targets)
     answers = [torch.cat(first), torch.cat(later)]
-    found = tuple(_temperature(logits, labels) for logits in answers)
+    found = tuple(temperature_of(logits, labels) for logits in answers)
     scaled = [logits / heat for logits, heat in zip(answers, found, strict=True)]
     before, after = (
         sum(float(_loss(logits, labels)) for logits in some) / len(some)
@@ -108,11 +108,18 @@ def _loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
     return F.cross_entropy(rows, each, label_smoothing=smoothing)
 
 
-def _temperature(logits: Tensor, labels: Tensor) -> float:
+def temperature_of(logits: Tensor, labels: Tensor) -> float:
     """Find the temperature of the least cross-entropy: convex in its inverse.
 
     Few pictures that are all answered right do not make a model certain: as in Platt scaling, one
     in n + 2 is taken to be of any class.
+
+    Args:
+        logits: (n p k) float64, p answers to each of n pictures.
+        labels: (n) their classes.
+
+    Returns:
+        The temperature, in `TEMPERATURES`.
     """
     low, high = TEMPERATURES
     smoothing = 1 / (len(labels) + 2)

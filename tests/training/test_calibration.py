@@ -11,7 +11,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from recurrent_attention.heads import TwoStreamOutput
 from recurrent_attention.training import calibrate, evaluate
 from recurrent_attention.training.answers import Answers, _calibration_error, best_classes
-from recurrent_attention.training.calibration import _temperature
+from recurrent_attention.training.calibration import temperature_of
 
 QUIET = {"device": "cpu", "progress": False}
 
@@ -34,7 +34,7 @@ def test_the_temperature_has_the_least_loss(scale):
     labels = torch.randint(4, (40,), generator=generator)
     logits = torch.randn(40, 3, 4, generator=generator, dtype=torch.float64)
     logits = scale * (logits + torch.nn.functional.one_hot(labels, 4)[:, None])
-    found = _temperature(logits, labels)
+    found = temperature_of(logits, labels)
     best = entropy(logits, labels, found, 1 / 42)
     for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2):
         assert entropy(logits, labels, factor * found, 1 / 42) > best
@@ -42,13 +42,13 @@ def test_the_temperature_has_the_least_loss(scale):
 
 def test_few_right_answers_make_nobody_certain():
     logits = torch.tensor([[[4.0, 0.0]], [[0.0, 4.0]]], dtype=torch.float64)
-    found = _temperature(logits, torch.tensor([0, 1]))
+    found = temperature_of(logits, torch.tensor([0, 1]))
     assert float((logits[0, 0] / found).softmax(0)[0]) == pytest.approx(1 - 1 / 8, abs=1e-4)
 
 
 def test_answers_that_are_mostly_wrong_become_as_flat_as_can_be():
     logits = torch.tensor([[[4.0, 0.0]], [[0.0, 4.0]]], dtype=torch.float64)
-    assert _temperature(logits, torch.tensor([1, 0])) == 100.0
+    assert temperature_of(logits, torch.tensor([1, 0])) == 100.0
 
 
 @pytest.mark.parametrize("way", ["anytime", "linear"])
