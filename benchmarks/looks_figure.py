@@ -1,7 +1,7 @@
 """Draw docs/looks.png: drawn birds that were clear after one look, and some that took all ten.
 
 python examples/cub_reproduce.py --patch-weighting anytime --run-dir runs/looks
-PYTHONPATH=examples python benchmarks/looks_figure.py runs/looks
+PYTHONPATH=examples python benchmarks/looks_figure.py runs/looks .cache/synthetic-birds-0
 """
 
 import sys
@@ -26,7 +26,7 @@ def looked_at(run: Path, data: Path) -> tuple[Pictures, list[Prediction]]:
     """Let the model of a run look at all test birds until it is sure."""
     model = TwoStreamClassifier.from_pretrained(run / "model").eval()
     test = SyntheticBirds(data, "test")
-    boxes = read_patch_file(find_patch_files(data.parent / "patches")[1], test)
+    boxes = read_patch_file(find_patch_files(test.root.parent / "patches")[1], test)
     paths = [test.root / name for name in test.names]
     shown = [boxes[name][: model.num_patches] for name in test.names]
     return test, model.predict(paths, boxes=shown, confidence=CONFIDENCE)

@@ -1,7 +1,6 @@
 """Several ways to build a classifier, trained on the same pictures and compared: `ablate`."""
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
@@ -12,18 +11,10 @@ import torch
 from torch import Tensor
 
 from recurrent_attention._files import whole_file
-from recurrent_attention._settings import Settings
-from recurrent_attention.backbone.cost import StepCost, cost_of_step
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures
-from recurrent_attention.network import TwoStreamNetwork
-from recurrent_attention.training.ablation_table import (
-    Row,
-    Stopped,
-    as_markdown,
-    lead_of,
-    write_table,
-)
+from recurrent_attention.training.ablation_rows import rows_of
+from recurrent_attention.training.ablation_table import Row, as_markdown, write_table
 from recurrent_attention.training.own_pictures import NUM_PATCHES, train
 from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import Device, join_processes
@@ -121,7 +112,7 @@ def ablate(
                 _look_at_crops(parts, run, work)
             results[name].append(_results_of(variant, run))
     chosen = [VARIANTS[name] for name in variants]
-    rows = _rows(chosen, results, settings, len(parts.train.class_names))
+    rows = rows_of(chosen, results, settings, len(parts.train.class_names))
     if join_processes().is_main_process:
         write_table(folder, rows, seeds)
     return Ablation(rows, folder)
@@ -203,98 +194,3 @@ def _results_of(variant: Variant, run: Path) -> dict[str, Any]:
         found |= json.loads((run / file).read_text(encoding="utf-8"))
     found["right"] = torch.tensor(found[variant.reads]) == torch.tensor(found["labels"])
     return found
-
-
-def _rows(
-    variants: Sequence[Variant],
-    results: Mapping[str, list[dict[str, Any]]],
-    settings: Mapping[str, Any],
-    num_classes: int,
-) -> tuple[Row, ...]:
-    rows: list[Row] = []
-    rights = [torch.stack([run["right"] for run in results[v.name]]) for v in variants]
-    for variant, right in zip(variants, rights, strict=True):
-        runs = results[variant.name]
-        alone = tuple(100 * run["global_top1"] for run in runs)
-        first = not rows
-        if first:
-            rows.append(_global_row(variant, settings, num_classes, runs, rights[0]))
-        whole, proposal, look = _gmacs(variant, settings, num_classes)
-        answer = tuple((100 * right.double().mean(1)).tolist())
-        lead = None if first else lead_of(rights[0], right)
-        if variant.reads != "fused":
-            cost = whole * (10 if variant.reads == "ten-crop" else 1)
-            rows.append(Row(variant.name, variant.what, cost, alone, (), answer, lead=lead))
-            continue
-        looks = 1 if "num_patches" in variant.settings else settings["num_patches"]
-        costs = [whole, *(whole + proposal + n * look for n in range(1, looks + 1))]
-        of_local = tuple(100 * run["local_top1"] for run in runs)
-        row = Row(variant.name, variant.what, costs[-1], alone, of_local, answer, lead=lead)
-        if "fused_top1_after" in runs[0]:
-            row = row._replace(
-                after=_means_after(runs, costs), stopped=_means_stopped(runs, whole, proposal, look)
-            )
-        rows.append(row)
-    return tuple(rows)
-
-
-def _global_row(
-    variant: Variant,
-    settings: Mapping[str, Any],
-    num_classes: int,
-    runs: Sequence[dict[str, Any]],
-    right: Tensor,
-) -> Row:
-    """Return the row of the first variant's global stream, the baseline of all."""
-    cost = _gmacs(variant, settings, num_classes)[0]
-    alone = tuple(100 * run["global_top1"] for run in runs)
-    hits = [torch.tensor(run["global"]) == torch.tensor(run["labels"]) for run in runs]
-    lead = lead_of(right, torch.stack(hits))
-    return Row("global", "the whole picture alone", cost, alone, (), alone, lead=lead)
-
-
-def _means_after(
-    runs: Sequence[dict[str, Any]], costs: Sequence[float]
-) -> tuple[tuple[float, float], ...]:
-    tops = zip(*(run["fused_top1_after"] for run in runs), strict=True)
-    return tuple(zip(costs, [100 * statistics.fmean(values) for values in tops], strict=True))
-
-
-def _means_stopped(
-    runs: Sequence[dict[str, Any]], whole: float, proposal: float, look: float
-) -> tuple[Stopped, ...]:
-    return tuple(
-        Stopped(
-            ones[0]["confidence"],
-            statistics.fmean(one["mean_looks"] for one in ones),
-            statistics.fmean(
-                whole + one["looked_into"] * proposal + one["mean_looks"] * look for one in ones
-            ),
-            100 * statistics.fmean(one["top1"] for one in ones),
-        )
-        for ones in zip(*(run["stopping"] for run in runs), strict=True)
-    )
-
-
-def _gmacs(
-    variant: Variant, settings: Mapping[str, Any], num_classes: int
-) -> tuple[float, float, float]:
-    """Count billion multiply-adds of the whole picture, of the proposal and of a look."""
-    known = {
-        name: settings[name]
-        for name in ("backbone", "patch_size", "local_backbone", "in_chans")
-        if name in settings
-    }
-
-    def counted(image_size: int) -> tuple[int, StepCost]:
-        given = Settings(num_classes=num_classes, image_size=image_size, **known)
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = TwoStreamNetwork(given)
-        return model.proposal_size, cost_of_step(model.train(), batch_size=2, num_patches=1)
-
-    image_size = round(variant.wider * settings["image_size"])
-    proposal_size, cost = counted(image_size)
-    proposal = 0.0
-    if variant.order != "whole" and proposal_size != image_size:
-        proposal = counted(proposal_size)[1].global_macs / 1e9
-    return cost.global_macs / 1e9, proposal, cost.local_macs / 1e9

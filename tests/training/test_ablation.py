@@ -95,6 +95,7 @@ def test_a_picture_costs_what_its_passes_cost(found):
     assert proposal == pytest.approx(whole * 4, rel=0.05)  # at twice the side
     assert look == pytest.approx(whole / 4, rel=0.05)  # at half of it
     assert rows["paper"].gmacs == pytest.approx(whole + proposal + look)
+    assert rows["scattered"].gmacs == pytest.approx(whole + 3 * look)  # nothing is proposed
     assert rows["two-networks"].gmacs == pytest.approx(whole + look)
     assert rows["ten-crop"].gmacs == pytest.approx(10 * whole)
     assert rows["larger"].gmacs == pytest.approx(4 * whole, rel=0.05)
