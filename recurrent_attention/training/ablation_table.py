@@ -6,10 +6,11 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from recurrent_attention._files import whole_file
@@ -167,19 +168,30 @@ def ablation_figure(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    named: list[Any] = []
     for row, color in zip(rows, COLORS * len(rows), strict=False):
         mean = statistics.fmean(row.fused_top1)
         spread = statistics.stdev(row.fused_top1) if len(row.fused_top1) > 1 else 0.0
-        axes.errorbar([row.gmacs], [mean], yerr=[spread], fmt="o", color=color, label=row.name)
+        named.append(
+            axes.errorbar([row.gmacs], [mean], yerr=[spread], fmt="o", color=color, label=row.name)
+        )
         if row.after:
             axes.plot(*zip(*row.after, strict=True), ".-", color=color, linewidth=1)
+            for looks in {1, 3, len(row.after) - 1} & set(range(len(row.after))):
+                axes.annotate(
+                    f"{looks} look{'' if looks == 1 else 's'}", row.after[looks],
+                    xytext=(4, -11), textcoords="offset points", color=color, fontsize=8,
+                )  # fmt: skip
         if row.stopped:
-            axes.plot(
+            named += axes.plot(
                 [one.gmacs for one in row.stopped], [one.top1 for one in row.stopped], "D--",
                 color=color, markersize=3.5, linewidth=1, label=f"{row.name}, until it is sure",
             )  # fmt: skip
     axes.set(xscale="log", xlabel="billion multiply-adds a picture", ylabel="top-1 in %")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(axis="y", color="#eeeeee")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
+    axes.legend(handles=named, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
