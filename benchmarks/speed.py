@@ -1,4 +1,4 @@
-"""Speed, always side by side in one run. Fills the tables of docs/speed.md and of the README.
+"""Speed, always side by side in one run. Fills the tables of docs/speed.md.
 
     python benchmarks/speed.py --data CUB_200_2011 --run-dir runs/RUN
 
@@ -21,7 +21,7 @@ import speed_network
 import speed_serving
 from pages import ROOT, fill, machine
 
-PAGES = (ROOT / "docs" / "speed.md", ROOT / "README.md")
+PAGE = ROOT / "docs" / "speed.md"
 FIGURE = ROOT / "docs" / "speed.png"
 SECTIONS = ("head", "network", "serving", "agreement", "decoding", "input", "explain", "looks",
             "growth")  # fmt: skip
@@ -61,8 +61,7 @@ def main() -> None:
             [*measure(), f"{machine()}; `--sections {name} --rounds {args.rounds}`."]
         )
         print(f"{name}\n\n{text}\n", flush=True)
-        for page in PAGES:
-            fill(page, name, text)
+        fill(PAGE, name, text)
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def ablation_figure(rows: Sequence[Row]) -> Figure:
             for looks in {1, 3, len(row.after) - 1} & set(range(len(row.after))):
                 axes.annotate(
                     f"{looks} look{'' if looks == 1 else 's'}", row.after[looks],
-                    xytext=(4, -11), textcoords="offset points", color=color, fontsize=8,
+                    xytext=(-4, 4), textcoords="offset points", ha="right", color=color, fontsize=8,
                 )  # fmt: skip
         if row.stopped:
             named += axes.plot(
