@@ -18,6 +18,9 @@ from recurrent_attention.inference.inputs import (
 )
 from recurrent_attention.network import TwoStreamNetwork
 
+# At once, one patch of each in a pass; MobileNetV2 at 224 on 2 cores: 20 ms a patch, alone 30.
+PICTURES_LOOKED_AT = 8
+
 
 class Seen(NamedTuple):
     """What was found on one picture.
@@ -103,7 +106,7 @@ def look_until_sure(
     Yields:
         `Seen` of each picture, in their order.
     """
-    room = pictures_per_pass(model)
+    room, together = PICTURES_LOOKED_AT, pictures_per_pass(model)
     waiting, number = iter(items), 0
     opened: list[_Open] = []
     done: dict[int, Seen] = {}
@@ -113,7 +116,7 @@ def look_until_sure(
             wanted = room - len(opened)
             arrived = list(islice(waiting, wanted))
             ended = len(arrived) < wanted
-            for group in of_one_form(arrived, room):
+            for group in of_one_form(arrived, together):
                 new: list[_Open] = []
                 for one in _first_sight(model, group, number):
                     if _is_sure(model, one, confidence):

@@ -41,6 +41,7 @@ def when_sure(after, confidence):
 def test_it_stops_after_the_first_look_that_is_sure(
     model, pictures, monkeypatch, room, temperatures
 ):
+    monkeypatch.setattr(looking, "PICTURES_LOOKED_AT", room)
     monkeypatch.setattr(looking, "pictures_per_pass", lambda _: room)
     monkeypatch.setattr(model, "temperatures", temperatures)
     everything = model.predict(pictures)
@@ -87,7 +88,7 @@ def test_what_is_sure_at_first_sight_is_not_looked_into(model, pictures, monkeyp
 
 def test_batches_stay_full(model, pictures, monkeypatch):
     room, sizes = 4, []
-    monkeypatch.setattr(looking, "pictures_per_pass", lambda _: room)
+    monkeypatch.setattr(looking, "PICTURES_LOOKED_AT", room)
     hook = model.local_backbone.register_forward_pre_hook(
         lambda _, inputs: sizes.append(len(inputs[0]))
     )
