@@ -10,7 +10,7 @@ from timing import interleave, median, ratio
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import CUB200
 
-PICTURES = 24
+PICTURES = 48
 ALL = "all looks"
 CONFIDENCES = (0.95, 0.9, 0.8)
 

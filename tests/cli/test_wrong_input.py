@@ -325,7 +325,8 @@ def test_what_cannot_be_exported_is_one_sentence(places, tmp_path):
 
 
 DROPPED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a job in the background
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.cli import main
 
