@@ -21,8 +21,9 @@ import torch
 from tqdm import tqdm
 
 from recurrent_attention.training import Recipe, ablate
+from recurrent_attention.training.variants import VARIANTS
 
-VARIANTS = ("anytime", "two-networks", "ten-crop", "two-scales", "larger", "scattered", "paper",
+COMPARED = ("anytime", "two-networks", "ten-crop", "two-scales", "larger", "scattered", "paper",
             "largest")  # fmt: skip
 LR, TRAIN_PATCHES = 3e-4, 3
 
@@ -44,7 +45,7 @@ def settings_of(args: argparse.Namespace, backbone: str, weights: str) -> dict[s
 def run_seed(settings: dict[str, Any], seed: int) -> None:
     """Train all variants with one seed, in a process of its own."""
     torch.set_num_threads(1)
-    ablate(variants=VARIANTS, seeds=(seed,), **settings)
+    ablate(variants=COMPARED, seeds=(seed,), **settings)
 
 
 def done(folder: Path) -> int:
@@ -53,14 +54,13 @@ def done(folder: Path) -> int:
 
 def complete(settings: dict[str, Any], seeds: range) -> tuple[str, ...]:
     """Return the variants of which every seed is done; `ablate` only reads them."""
-    from recurrent_attention.training.variants import VARIANTS as KNOWN
 
     def is_done(name: str) -> bool:
-        runs = settings["out"] / (KNOWN[name].trained_as or name)
-        file = "ten-crop.json" if KNOWN[name].reads == "ten-crop" else "answers.json"
-        return all((runs / f"seed-{seed}" / file).is_file() for seed in seeds)
+        variant = VARIANTS[name]
+        runs = [variant.run_in(settings["out"], seed) for seed in seeds]
+        return all((run / file).is_file() for run in runs for file in variant.files)
 
-    return tuple(filter(is_done, VARIANTS))
+    return tuple(filter(is_done, COMPARED))
 
 
 def main() -> None:
@@ -81,7 +81,7 @@ def main() -> None:
     start = multiprocessing.get_context("spawn").Process
     waiting = [(settings, seed) for settings in every for seed in seeds]
     running: list[Any] = []
-    trained = len([name for name in VARIANTS if name not in ("ten-crop", "larger")])
+    trained = len([name for name in COMPARED if VARIANTS[name].trained_as is None])
     with tqdm(total=trained * len(waiting), desc="trainings", initial=done(args.out)) as bar:
         while (waiting or any(process.is_alive() for process in running)) and (
             time.monotonic() < ends

@@ -105,7 +105,7 @@ def ablate(
         own = replace(recipe, seed=seed)
         for name in variants:
             variant = VARIANTS[name]
-            run = folder / (variant.trained_as or name) / f"seed-{seed}"
+            run = variant.run_in(folder, seed)
             if not (run / "answers.json").is_file():
                 _run(variant, parts, boxes, run, own, settings, work)
             if variant.reads == "ten-crop" and not (run / "ten-crop.json").is_file():
@@ -180,17 +180,17 @@ def _look_at_crops(parts: Parts, run: Path, work: dict[str, Any]) -> None:
 
 
 def _write(file: Path, found: dict[str, Any]) -> None:
+    """Write a file that all processes read next."""
     if join_processes().is_main_process:
         with whole_file(file) as beside:
             beside.write_text(json.dumps(found), encoding="utf-8")
+    join_processes().wait_for_everyone()
 
 
 def _results_of(variant: Variant, run: Path) -> dict[str, Any]:
     """Read what a run found, and which test pictures its answer is right for."""
-    files = ["result.json", "answers.json"]
-    files += ["ten-crop.json"] if variant.reads == "ten-crop" else []
     found: dict[str, Any] = {}
-    for file in files:
+    for file in variant.files:
         found |= json.loads((run / file).read_text(encoding="utf-8"))
     found["right"] = torch.tensor(found[variant.reads]) == torch.tensor(found["labels"])
     return found

@@ -1,7 +1,8 @@
 """What the runs of an ablation found, as rows of a table: accuracy, leads and costs."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -32,15 +33,28 @@ def rows_of(
     Returns:
         A row for each variant, below that of the first one's global stream.
     """
+    known = {
+        name: settings[name]
+        for name in ("backbone", "patch_size", "local_backbone", "in_chans")
+        if name in settings
+    }
+
+    @cache
+    def counted(image_size: int) -> tuple[int, StepCost]:
+        given = Settings(num_classes=num_classes, image_size=image_size, **known)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            model = TwoStreamNetwork(given)
+        return model.proposal_size, cost_of_step(model.train(), batch_size=2, num_patches=1)
+
     rows: list[Row] = []
     rights = [torch.stack([run["right"] for run in results[v.name]]) for v in variants]
     for variant, right in zip(variants, rights, strict=True):
         runs = results[variant.name]
         alone = tuple(100 * run["global_top1"] for run in runs)
         first = not rows
+        whole, proposal, look = _gmacs(variant, settings["image_size"], counted)
         if first:
-            rows.append(_global_row(variant, settings, num_classes, runs, rights[0]))
-        whole, proposal, look = _gmacs(variant, settings, num_classes)
+            rows.append(_global_row(whole, runs, right))
         answer = tuple((100 * right.double().mean(1)).tolist())
         lead = None if first else lead_of(rights[0], right)
         if variant.reads != "fused":
@@ -59,19 +73,12 @@ def rows_of(
     return tuple(rows)
 
 
-def _global_row(
-    variant: Variant,
-    settings: Mapping[str, Any],
-    num_classes: int,
-    runs: Sequence[dict[str, Any]],
-    right: Tensor,
-) -> Row:
+def _global_row(gmacs: float, runs: Sequence[dict[str, Any]], right: Tensor) -> Row:
     """Return the row of the first variant's global stream, the baseline of all."""
-    cost = _gmacs(variant, settings, num_classes)[0]
     alone = tuple(100 * run["global_top1"] for run in runs)
     hits = [torch.tensor(run["global"]) == torch.tensor(run["labels"]) for run in runs]
     lead = lead_of(right, torch.stack(hits))
-    return Row("global", "the whole picture alone", cost, alone, (), alone, lead=lead)
+    return Row("global", "the whole picture alone", gmacs, alone, (), alone, lead=lead)
 
 
 def _means_after(
@@ -98,22 +105,13 @@ def _means_stopped(
 
 
 def _gmacs(
-    variant: Variant, settings: Mapping[str, Any], num_classes: int
+    variant: Variant, side: int, counted: Callable[[int], tuple[int, StepCost]]
 ) -> tuple[float, float, float]:
-    """Count billion multiply-adds of the whole picture, of the proposal and of a look."""
-    known = {
-        name: settings[name]
-        for name in ("backbone", "patch_size", "local_backbone", "in_chans")
-        if name in settings
-    }
+    """Count billion multiply-adds of the whole picture, of the proposal and of a look.
 
-    def counted(image_size: int) -> tuple[int, StepCost]:
-        given = Settings(num_classes=num_classes, image_size=image_size, **known)
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = TwoStreamNetwork(given)
-        return model.proposal_size, cost_of_step(model.train(), batch_size=2, num_patches=1)
-
-    image_size = round(variant.wider * settings["image_size"])
+    `counted` gives, for whole pictures of a side, that of the proposal, and the cost.
+    """
+    image_size = round(variant.wider * side)
     proposal_size, cost = counted(image_size)
     proposal = 0.0
     if variant.order not in ("whole", "scattered") and proposal_size != image_size:

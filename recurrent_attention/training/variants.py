@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -38,6 +39,16 @@ class Variant:
     wider: float = 1.0
     reads: Reading = "fused"
     trained_as: str | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of what a finished run of it has, as `ablate` reads them."""
+        files = ("result.json", "answers.json")
+        return (*files, "ten-crop.json") if self.reads == "ten-crop" else files
+
+    def run_in(self, folder: Path, seed: int) -> Path:
+        """Return the folder of its run with a seed, in the folder of an ablation."""
+        return folder / (self.trained_as or self.name) / f"seed-{seed}"
 
 
 _ONE_PATCH: dict[str, Any] = {"num_patches": 1, "fusion_weight": 1.0}
