@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from recurrent_attention.training import Recipe, ablate
+from recurrent_attention.training.parts import parts_of_folder
 from recurrent_attention.training.variants import VARIANTS
 
 COMPARED = ("anytime", "two-networks", "ten-crop", "two-scales", "larger", "scattered", "paper",
@@ -31,7 +32,7 @@ LR, TRAIN_PATCHES = 3e-4, 3
 def settings_of(args: argparse.Namespace, backbone: str, weights: str) -> dict[str, Any]:
     """Return the arguments of `ablate` that all seeds of a backbone share."""
     return {
-        "data": args.data,
+        "data": parts_of_folder(args.data),  # one split for all seeds
         "out": args.out / backbone,
         "backbone": backbone,
         "backbone_kwargs": {"pretrained_cfg_overlay": {"file": weights}},

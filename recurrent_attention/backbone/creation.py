@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import timm
 import timm.models
+import torch
 from torch import nn
 
 from recurrent_attention._errors import ArgumentError, first_line, printable
@@ -65,13 +66,15 @@ def create_model(name: str, image_size: int, **kwargs: Any) -> nn.Module:
     Args:
         name: as for `FeatureBackbone`.
         image_size: side of the images in pixels.
-        **kwargs: of `timm.create_model`. A `checkpoint_path` is read for its features alone.
+        **kwargs: of `timm.create_model`. A `checkpoint_path` is read for its features alone, as is
+            the file of a `pretrained_cfg_overlay`.
 
     Returns:
         The model, without its classifier as far as timm takes that out.
 
     Raises:
-        ValueError: if timm does not know the model, or `image_size` does not suit it.
+        ValueError: if timm does not know the model, `image_size` does not suit it, or a file lacks
+            some of its weights.
     """
     _check_name(name)
     file = kwargs.pop("checkpoint_path", None)
@@ -79,21 +82,66 @@ def create_model(name: str, image_size: int, **kwargs: Any) -> nn.Module:
         check_regular_file(file, "weights")
         kwargs["pretrained"] = False
     with blaming_size(name, image_size):
-        model = _create(name, image_size, **kwargs)
-    if file:
-        _load_features(model, name, file)
+        if file:
+            model = _create(name, image_size, **kwargs)
+            _load_features(model, name, file)
+        elif overlaid := _overlaid_file(**kwargs):
+            model = _create_from(overlaid, name, image_size, **kwargs)
+        else:
+            model = _create(name, image_size, **kwargs)
     return model
+
+
+def _create_from(
+    file: str | os.PathLike[str], name: str, image_size: int, **kwargs: Any
+) -> nn.Module:
+    """Build a model that timm fills from a file, and refuse a file that does not fill it.
+
+    Weights that stay as they were drawn differ between two models. The names in the file prove
+    nothing: timm renames and adapts what it reads.
+    """
+    check_regular_file(file, "weights")
+    try:
+        model = _create(name, image_size, **kwargs)
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        found = str(error).splitlines()[-1].strip().rstrip(".")
+        raise _not_of(name, file, f"got: {found}") from error
+    with torch.random.fork_rng(devices=[]):
+        again = _create(name, image_size, **kwargs)
+    pairs = zip(model.named_parameters(), again.parameters(), strict=True)
+    drawn = [key for (key, one), two in pairs if not (one.is_meta or torch.equal(one, two))]
+    if drawn:
+        raise _not_of(name, file, f"{len(drawn)} are missing, such as {drawn[0]}")
+    return model
+
+
+def _not_of(name: str, file: str | os.PathLike[str], found: str) -> ArgumentError:
+    return ArgumentError(
+        f"Expected {printable(file)} to hold the weights of {name!r}, but {found}. Is it another "
+        "model's?"
+    )
+
+
+def _overlaid_file(
+    pretrained: bool = False,
+    pretrained_cfg: Any = None,
+    pretrained_cfg_overlay: Any = None,
+    **_: Any,
+) -> str | os.PathLike[str] | None:
+    """Return the file that timm loads instead of the published weights, if there is one."""
+    given = (pretrained_cfg_overlay, pretrained_cfg)
+    files = [config.get("file") for config in given if isinstance(config, dict)]
+    return next(filter(None, files), None) if pretrained else None
 
 
 def _load_features(model: nn.Module, name: str, file: str | os.PathLike[str]) -> None:
     """Load a model without its classifier from a file, where timm wants that to fit as well."""
     keys = timm.models.load_checkpoint(model, os.fspath(file), strict=False, weights_only=True)
     if keys.missing_keys:
-        raise ValueError(
-            f"Expected {printable(file)} to hold the weights of {name!r}, but "
-            f"{len(keys.missing_keys)} are missing, such as {keys.missing_keys[0]}. Is it another "
-            "model's?"
-        )
+        found = f"{len(keys.missing_keys)} are missing, such as {keys.missing_keys[0]}"
+        raise _not_of(name, file, found)
 
 
 def _create(name: str, image_size: int, **kwargs: Any) -> nn.Module:
@@ -123,7 +171,8 @@ def blaming_size(name: str, image_size: int, *more_errors: type[Exception]) -> I
     try:
         yield
     except errors + more_errors as error:
-        if isinstance(error, OSError):  # a download failed; some of those are ValueErrors too
+        # A download failed (some of those are ValueErrors), or a file is not of this model.
+        if isinstance(error, OSError | ArgumentError):
             raise
         reason = f"{first_line(error)}." if str(error).strip() else ""
         raise SizeError.of(name, image_size, reason) from error

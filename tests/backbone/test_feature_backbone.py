@@ -232,6 +232,29 @@ def test_the_pretrained_numbers_of_the_norm_are_kept(tmp_path):
         assert torch.equal(tensor, expected[key]), key
 
 
+def test_a_file_of_another_model_is_refused(tmp_path):
+    """timm would leave the weights that the file lacks as they were drawn."""
+
+    def load(name, **held):
+        torch.save(held, tmp_path / "weights.pth")
+        overlay = {"file": str(tmp_path / "weights.pth")}
+        with pytest.raises(ValueError) as caught:
+            FeatureBackbone(name, pretrained=True, image_size=SIZE, pretrained_cfg_overlay=overlay)
+        start = f"Expected {tmp_path / 'weights.pth'} to hold the weights of {name!r}, but "
+        assert str(caught.value).startswith(start)
+        assert str(caught.value).endswith(" Is it another model's?")
+        return str(caught.value).removeprefix(start).removesuffix(". Is it another model's?")
+
+    own = timm.create_model("test_resnet").state_dict()
+    other = timm.create_model("test_vit").state_dict()
+    assert load("test_resnet", **other) == "15 are missing, such as conv1.0.weight"
+    assert load("test_vit", **own).endswith(" are missing, such as cls_token")
+    own["layer1.0.conv1.weight"] = own["layer1.0.conv1.weight"][:1]
+    assert load("test_resnet", **own).startswith("got: size mismatch for layer1.0.conv1.weight: ")
+    del own["layer1.0.conv1.weight"]
+    assert load("test_resnet", **own) == "1 are missing, such as layer1.0.conv1.weight"
+
+
 def test_a_model_without_such_a_norm_has_none():
     assert isinstance(FeatureBackbone("test_resnet", image_size=SIZE).norm, nn.Identity)
 
