@@ -1,12 +1,16 @@
 """RecurrentRefinedAttention against plain loops in float64, and against nn.LSTM."""
 
+import copy
 import math
+import warnings
 
 import pytest
 import torch
+from einops import einsum
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd import forward_ad
 
 from recurrent_attention import RecurrentRefinedAttention
 
@@ -161,6 +165,77 @@ def test_every_parameter_gets_a_gradient(steps):
     attention = RecurrentRefinedAttention(3, 4, num_steps=steps)
     attention(torch.randn(2, 3)).pooled.sum().backward()
     assert [name for name, p in attention.named_parameters() if p.grad is None] == []
+
+
+def in_double(attention):
+    """The same numbers in float64, where every gradient goes through the unrolled cells."""
+    return copy.deepcopy(attention).double()
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("batch", [1, 2, 3, 40])
+@pytest.mark.parametrize("shape", [(), (7,)])
+def test_both_ways_to_compute_agree(training, batch, shape):
+    torch.manual_seed(2)
+    attention = RecurrentRefinedAttention(24, 32, num_steps=5).train(training)
+    features = torch.randn(batch, *shape, 24)
+    with torch.no_grad():
+        found, wanted = attention(features), in_double(attention)(features.double())
+    for got, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(), (7,)])
+def test_gradients_of_both_ways_agree_and_so_do_theirs(training, shape):
+    torch.manual_seed(2)
+    attention = RecurrentRefinedAttention(24, 32, num_steps=5).train(training)
+
+    def gradients(module, features):
+        features.requires_grad_()
+        loss = module(features).pooled.sin().sum()
+        ours = [features, *module.cells.parameters()]
+        first = torch.autograd.grad(loss, ours, create_graph=True)
+        return *first, *torch.autograd.grad(first[0].square().sum(), ours)
+
+    features = torch.randn(6, *shape, 24)
+    found = gradients(attention, features.clone())
+    wanted = gradients(in_double(attention), features.double())
+    for got, expected in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_transforms_of_functions_work_in_float32(training):
+    torch.manual_seed(2)
+    attention = RecurrentRefinedAttention(3, 4, num_steps=5).train(training).requires_grad_(False)
+    features, tangents = torch.randn(2, 6, 3)
+
+    def pooled(x):
+        return attention(x).pooled
+
+    wanted = in_double(attention)(features.double()).pooled
+    halves = torch.func.vmap(pooled)(features.unflatten(0, (2, 3)))
+    torch.testing.assert_close(halves.flatten(0, 1).double(), wanted, rtol=0, atol=1e-6)
+    # torch's LSTM has no batched gradients; it is taken in training, and never in eval mode here.
+    jacobian = torch.autograd.functional.jacobian(pooled, features, vectorize=not training)
+    slope = einsum(jacobian, tangents, "b d n c, n c -> b d")
+    for got in (
+        torch.func.jvp(pooled, (features,), (tangents,))[1],
+        dual(pooled, features, tangents),
+    ):
+        torch.testing.assert_close(got, slope, rtol=0, atol=1e-6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit.trace is deprecated
+        traced = torch.jit.trace(pooled, features)
+    torch.testing.assert_close(traced(features[:4]).double(), wanted[:4], rtol=0, atol=1e-6)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(pooled(features).double(), wanted, rtol=0, atol=0.03)
+
+
+def dual(function, features, tangents):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(function(forward_ad.make_dual(features, tangents))).tangent
 
 
 def test_input_and_random_state_are_left_alone():

@@ -3,11 +3,11 @@
 from typing import NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
 from recurrent_attention._arguments import whole_number
+from recurrent_attention.attention.recurrence import recurrent_states
 
 INPUT_GAIN = 2.0  # of the initial input weights; 1 and 4 learned more slowly, on one seed
 
@@ -37,10 +37,10 @@ class RecurrentRefinedAttention(nn.Module):
         pooled         = sum_t alpha_t phi_t
 
     A feature map is average-pooled to one vector, and that vector is the input of every step, as in
-    the paper. The recurrence is written as unrolled cells: it equals `torch.nn.LSTM` (`to_lstm`,
-    `from_lstm` convert the weights), but its backward pass also works in eval mode on CUDA, which
-    cuDNN's does not, it compiles without a graph break, and the first layer's input product is
-    computed once when all steps see the same vector.
+    the paper. The recurrence equals `torch.nn.LSTM`; `to_lstm` and `from_lstm` convert the weights.
+    It is one call of torch's LSTM where that is faster, on a CPU in float32, and unrolled cells
+    elsewhere: they compile without a graph break, and their backward pass also works in eval mode
+    on CUDA, which cuDNN's does not.
 
     Args:
         input_size: c, channels of the features.
@@ -144,9 +144,8 @@ class RecurrentRefinedAttention(nn.Module):
             features = rearrange(features, "b c -> b 1 c")
         else:
             steps = features.shape[1]
-        states = features
-        for cell in self.cells:
-            states = _unroll(cast(nn.LSTMCell, cell), states, steps)
+        cells = [cast(nn.LSTMCell, cell) for cell in self.cells]
+        states = recurrent_states(cells, features, steps, training=self.training)
         scores = rearrange(self.scorer(states), "b t 1 -> b t")
         weights = scores.softmax(dim=1)
         pooled = einsum(weights, states, "b t, b t d -> b d")
@@ -234,19 +233,3 @@ class RecurrentRefinedAttention(nn.Module):
             f"input_size={self.input_size}, hidden_size={self.hidden_size}, "
             f"num_steps={self.num_steps}, num_layers={len(self.cells)}"
         )
-
-
-def _unroll(cell: nn.LSTMCell, inputs: Tensor, steps: int) -> Tensor:
-    """Run one LSTM layer over `inputs` (b t c), or (b 1 c) for the same vector at every step."""
-    input_gates = F.linear(inputs, cell.weight_ih, cell.bias_ih + cell.bias_hh)
-    # Unbound at once: the backward pass of an index would fill a tensor of all steps at each one.
-    by_step = input_gates.expand(-1, steps, -1).unbind(1)
-    hidden = memory = input_gates.new_zeros(inputs.shape[0], cell.hidden_size)
-    states = []
-    for seen in by_step:
-        gates = seen + F.linear(hidden, cell.weight_hh)
-        write, forget, candidate, read = gates.chunk(4, dim=1)  # i, f, g, o in torch's order
-        memory = forget.sigmoid() * memory + write.sigmoid() * candidate.tanh()
-        hidden = read.sigmoid() * memory.tanh()
-        states.append(hidden)
-    return torch.stack(states, dim=1)
