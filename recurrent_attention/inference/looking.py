@@ -74,8 +74,8 @@ def probabilities_after(
 class _Open:
     """A picture that is being looked at."""
 
-    def __init__(self, place: int, item: PictureItem, global_logits: Tensor) -> None:
-        self.place, self.item, self.global_logits = place, item, global_logits
+    def __init__(self, item: PictureItem, global_logits: Tensor) -> None:
+        self.place, self.item, self.global_logits = 0, item, global_logits
         self.state: AnytimeState | None = None
         self.after = [global_logits]
         self.local_logits: Tensor | None = None
@@ -106,52 +106,64 @@ def look_until_sure(
     Yields:
         `Seen` of each picture, in their order.
     """
-    room, together = PICTURES_LOOKED_AT, pictures_per_pass(model)
-    waiting, number = iter(items), 0
+    room, waiting = PICTURES_LOOKED_AT, iter(items)
     opened: list[_Open] = []
     done: dict[int, Seen] = {}
-    told, ended = 0, False
+    number, told, ended = 0, 0, False
     while not ended or opened:
         if not ended and len(opened) <= room // 2:
-            wanted = room - len(opened)
-            arrived = list(islice(waiting, wanted))
-            ended = len(arrived) < wanted
-            for group in of_one_form(arrived, together):
-                new: list[_Open] = []
-                for one in _first_sight(model, group, number):
-                    if _is_sure(model, one, confidence):
-                        done[one.place] = _seen(one)
-                    else:
-                        new.append(one)
-                if new:
-                    items_with_boxes = with_boxes(model, [one.item for one in new])
-                    for one, item in zip(new, items_with_boxes, strict=True):
-                        one.item = item
-                opened += new
-                number += len(group)
+            arrived = list(islice(waiting, room - len(opened)))
+            ended = len(opened) + len(arrived) < room
+            new = _first_sights(model, arrived, number)
+            number += len(new)
+            sure, unsure = _by_certainty(model, new, confidence, most)
+            done |= {one.place: _seen(one) for one in sure}
+            opened += _with_boxes(model, unsure)
         if opened:
             _look_once(model, opened)
-            left = []
-            for one in opened:
-                if _is_sure(model, one, confidence) or one.looks == _boxes_of(one.item, most):
-                    done[one.place] = _seen(one)
-                else:
-                    left.append(one)
-            opened = left
+            sure, opened = _by_certainty(model, opened, confidence, most)
+            done |= {one.place: _seen(one) for one in sure}
         while told in done:
             yield done.pop(told)
             told += 1
 
 
-def _first_sight(model: TwoStreamNetwork, items: list[PictureItem], number: int) -> list[_Open]:
-    """Let the global stream answer for pictures of one form, the first of which is `number`."""
+def _first_sights(model: TwoStreamNetwork, items: list[PictureItem], number: int) -> list[_Open]:
+    """Let the global stream answer for pictures, the first of which is `number`."""
+    groups = of_one_form(items, pictures_per_pass(model))
+    found = [one for group in groups for one in _first_sight(model, group)]
+    for place, one in enumerate(found, number):
+        one.place = place
+    return found
+
+
+def _first_sight(model: TwoStreamNetwork, items: list[PictureItem]) -> list[_Open]:
+    """Let the global stream answer for pictures of one form, in one pass."""
     parameter = next(model.parameters())
     views = torch.stack([item.view.to(parameter) for item in items])
     logits = model.classify_global(model.global_backbone(views)).cpu().double()
-    return [
-        _Open(place, item, row)
-        for place, (item, row) in enumerate(zip(items, logits, strict=True), number)
-    ]
+    return [_Open(item, row) for item, row in zip(items, logits, strict=True)]
+
+
+def _with_boxes(model: TwoStreamNetwork, unsure: list[_Open]) -> list[_Open]:
+    """Give pictures that have no boxes those that the model proposes, and return them."""
+    groups = of_one_form([one.item for one in unsure], pictures_per_pass(model))
+    items = [item for group in groups for item in with_boxes(model, group)]
+    for one, item in zip(unsure, items, strict=True):
+        one.item = item
+    return unsure
+
+
+def _by_certainty(
+    model: TwoStreamNetwork, looked_at: list[_Open], confidence: float, most: int | None
+) -> tuple[list[_Open], list[_Open]]:
+    """Part pictures that are done, being sure or out of boxes, from those to look at again."""
+    done: list[_Open] = []
+    left: list[_Open] = []
+    for one in looked_at:
+        over = one.looks > 0 and one.looks == _boxes_of(one.item, most)
+        (done if over or _is_sure(model, one, confidence) else left).append(one)
+    return done, left
 
 
 def _look_once(model: TwoStreamNetwork, opened: list[_Open]) -> None:
