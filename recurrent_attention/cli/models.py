@@ -60,10 +60,11 @@ def backbone(
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--graph",
-    type=click.Choice(["whole", "patches", "boxes"]),
+    type=click.Choice(["whole", "patches", "boxes", "predict"]),
     default="whole",
     show_default=True,
-    help="The whole model; the model with patches as inputs; or what proposes boxes.",
+    help="The whole model; the model with patches as inputs; what proposes boxes; or what the "
+    "command predict runs.",
 )
 def export(model: str, out: Path, graph: str) -> None:
     """Write MODEL into the ONNX file OUT, which onnxruntime runs without Python."""

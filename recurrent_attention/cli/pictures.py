@@ -19,6 +19,7 @@ from recurrent_attention.cli.options import (
     quiet_option,
 )
 from recurrent_attention.data import Pictures, check_pictures, pictures_under, write_boxes
+from recurrent_attention.export import OnnxClassifier
 from recurrent_attention.images.reading import open_picture
 from recurrent_attention.images.views import mode_of
 from recurrent_attention.inference.many import FileAnswer, predict_files
@@ -63,13 +64,18 @@ def predict(
 ) -> None:
     """Name what is on PICTURES: files, or folders of them, at any depth.
 
-    MODEL is a folder that save_pretrained wrote, or a repository on the Hub. A file that cannot be
-    read is named with its reason, and stops nothing; the exit status is then 1.
+    MODEL is a folder that save_pretrained wrote, a repository on the Hub, or a file of
+    "export MODEL FILE --graph predict", which onnxruntime runs. A file that cannot be read is named
+    with its reason, and stops nothing; the exit status is then 1.
     """
     files = files_of(pictures)
     if table is not None:
         check_new_file(table)
-    loaded = TwoStreamClassifier.from_pretrained(model)
+    loaded = (
+        OnnxClassifier(model).network
+        if Path(model).is_file()
+        else TwoStreamClassifier.from_pretrained(model)
+    )
     shown = not quiet and (table is not None or len(files) > 1)
     answers = predict_files(loaded, files, progress=shown, **words)
     if table is None:

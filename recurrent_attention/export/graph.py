@@ -13,7 +13,10 @@ from recurrent_attention._errors import first_line
 from recurrent_attention.attention import AnytimeAttention, AnytimeState
 from recurrent_attention.network import TwoStreamNetwork
 
-Kind = Literal["whole", "patches", "boxes", "global", "look"]
+Kind = Literal["whole", "patches", "boxes", "global", "look", "predict"]
+# Of the graph "predict": what a backbone makes of each input. "finer" are whole pictures of the
+# size at which boxes are proposed, where that is another one.
+MAP_OF = {"images": "global_map", "finer": "finer_map", "patches": "local_map"}
 BATCH, PATCHES = 2, 3  # of the example that is traced; other than 1, which would be a constant
 MOST_BYTES = 2**31 - 1  # of a protobuf message, which an ONNX file is
 # Of the largest output. 1e-4 is what backbones keep; ten times that is another network.
@@ -46,9 +49,11 @@ class OnnxGraph(nn.Module):
         total: Tensor | None = None,
         mass: Tensor | None = None,
         peak: Tensor | None = None,
+        finer: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Answer as the model does, without the fields that are None."""
-        given = {"images": images, "patches": patches, "total": total, "mass": mass, "peak": peak}
+        given = {"images": images, "patches": patches, "total": total, "mass": mass, "peak": peak,
+                 "finer": finer}  # fmt: skip
         inputs = {name: tensor for name, tensor in given.items() if tensor is not None}
         return tuple(self.answer(**inputs).values())
 
@@ -57,6 +62,12 @@ class OnnxGraph(nn.Module):
         if self.kind == "look":
             return self._look(**inputs)
         images = inputs["images"]
+        if self.kind == "predict":
+            of_whole, of_parts = self.model.global_backbone, self.model.local_backbone
+            return {
+                MAP_OF[name]: (of_parts if name == "patches" else of_whole)(pictures)
+                for name, pictures in inputs.items()
+            }
         if self.kind in ("boxes", "global"):
             feature_map = self.model.global_backbone(images)
             if self.kind == "global":
@@ -100,8 +111,11 @@ class OnnxGraph(nn.Module):
             shapes["images"] = (batch, channels, self.image_size, self.image_size)
         if self.kind == "patches":
             shapes["patches"] = (batch, patches, channels, side, side)
-        if self.kind == "look":
+        if self.kind in ("look", "predict"):
             shapes["patches"] = (batch, channels, side, side)
+        if self.kind == "predict" and (finer := self.model.proposal_size) != self.image_size:
+            shapes["finer"] = (batch, channels, finer, finer)
+        if self.kind == "look":
             shapes["total"] = (batch, self.model.local_backbone.out_channels)
             shapes |= {"mass": (batch,), "peak": (batch,)}
         found = {
@@ -132,6 +146,8 @@ def translate(graph: OnnxGraph) -> Any:
     dynamic: dict[str, dict[int, Any]] = {name: {0: axes[0]} for name in inputs}
     if graph.kind == "patches":
         dynamic["patches"] = axes
+    if graph.kind == "predict":  # graphs of their own, once they are taken apart
+        dynamic = {name: {0: torch.export.Dim(f"batch_of_{name}")} for name in inputs}
     with _quiet():
         try:
             program = torch.onnx.export(

@@ -20,8 +20,9 @@ from recurrent_attention.export.graph import (
     import_onnxruntime,
     translate,
 )
+from recurrent_attention.export.pieces import add_heads
 
-KINDS = ("whole", "patches", "boxes", "global", "look")
+KINDS = ("whole", "patches", "boxes", "global", "look", "predict")
 OLDEST_TORCH = (2, 8)  # 2.7.1 takes the batch that it traces for constant, 2.6 has no batch norm
 _MODULES = ("onnx", "onnxscript", "onnxruntime")
 
@@ -55,6 +56,10 @@ def export_onnx(
             takes `patches` (b 3 h w), one of each picture, and the state before (`total` (b c),
             `mass` (b), `peak` (b); before the first look 0, 0 and minus infinity), and gives
             `local_logits` after it and the state (`after_total`, `after_mass`, `after_peak`).
+            "predict" is for `OnnxClassifier` and the command `predict`: both backbones alone, from
+            `images`, `patches` (n 3 h w) and, where boxes are proposed at another size, `finer` to
+            `global_map`, `local_map` and `finer_map`, with the weights of the heads as further
+            initializers and the model's `config` in the metadata.
 
     Raises:
         ImportError: if onnx, onnxscript or onnxruntime are not installed, or torch is older than
@@ -81,6 +86,10 @@ def export_onnx(
         proto = translate(OnnxGraph(_unfused(_twin(model)), graph))
         answering = OnnxGraph(_twin(model), graph)
         entries = {key: json.dumps(value) for key, value in _metadata(answering).items()}
+        if graph == "predict":
+            entries["config"] = json.dumps(model.config)
+            entries["cell_offset"] = json.dumps(model.cell_offset)
+            add_heads(proto, model)
         onnx.helper.set_model_props(proto, entries)
         onnx.checker.check_model(proto)
         with whole_file(path) as beside:

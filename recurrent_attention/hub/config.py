@@ -121,7 +121,25 @@ def read_config(path: Path, given: Collection[str] = ()) -> dict[str, Any]:
         FileNotFoundError: if there is no such file.
         ValueError: if it is not such a configuration, in one sentence.
     """
-    config = _read_object(path)
+    return checked_config(_read_object(path), path, given)
+
+
+def checked_config(
+    config: dict[str, Any], path: Path, given: Collection[str] = ()
+) -> dict[str, Any]:
+    """Check arguments of `TwoStreamClassifier` that a file holds; `read_config` says how.
+
+    Args:
+        config: what stands in the file. It is changed.
+        path: of the file.
+        given: as in `read_config`.
+
+    Returns:
+        As `read_config`.
+
+    Raises:
+        ValueError: as in `read_config`.
+    """
     for name in config:
         if name not in _KEYS:
             raise ValueError(

@@ -395,7 +395,8 @@ def test_what_is_not_taken(tmp_path, monkeypatch):
         (
             lambda: export_onnx(model, path, graph="all"),
             ValueError,
-            "Expected `graph` to be one of whole, patches, boxes, global, look, but got 'all'.",
+            "Expected `graph` to be one of whole, patches, boxes, global, look, predict, but got "
+            "'all'.",
         ),
         (
             lambda: export_onnx(half, path),
