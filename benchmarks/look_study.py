@@ -48,7 +48,8 @@ class Study:
     def __post_init__(self) -> None:
         self.labels = torch.tensor(self.pictures.labels)
         self.sizes = torch.tensor([self.pictures.size(i) * 2 for i in range(len(self.labels))])
-        self.whole = whole_features(self.model, self.pictures, self.resources)[:, 0]
+        store, positions = whole_features(self.model, self.pictures, self.resources)
+        self.whole = store.rows(positions[:, 0])
 
     def proposers(self) -> list[TwoStreamClassifier]:
         """Train the global classifier without each of the folds."""
@@ -69,14 +70,18 @@ class Study:
             f"maps-{digest_of(self.model.global_backbone)}", self.resources.cache_dir
         )
         shown = WholePictures(self.model, self.pictures, side)
-        keys = [[key_of(*look_of(shown, i), side)] for i in range(len(self.labels))]
+
+        def keys_of(index: int) -> list[bytes]:
+            return [key_of(*look_of(shown, index), side)]
 
         def see(views: Tensor) -> list[Tensor]:
             return [self.model.global_backbone(views).half()]
 
         with torch.no_grad():
-            fill_store(store, shown, keys, see, self.model, self.resources, f"maps at {side}")
-        return [store[key] for (key,) in keys]
+            positions = fill_store(
+                store, shown, keys_of, see, self.model, self.resources, f"maps at {side}"
+            )
+        return [store.rows(position)[0] for position in positions]
 
     def boxes(self, proposers: list[TwoStreamClassifier], side: int) -> Tensor:
         """Propose boxes (n ASKED 4), as shares of the picture."""

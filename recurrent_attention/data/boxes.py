@@ -4,7 +4,7 @@ import json
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ _NO_ARRAY = (  # what NumPy was seen to raise on damaged files, and kin
     RecursionError,
     tokenize.TokenError,
 )
+NAMES_AT_ONCE = 4096  # whose boxes are tensors of their own, until they are put into one table
 AUTHORS_PICTURE_SIDE = 448  # their boxes are in pixels of the whole picture resized to this square
 
 
@@ -44,10 +45,53 @@ class Boxes(Mapping[str, Tensor]):
     """
 
     def __init__(self, boxes: Mapping[str, Any], names: Sequence[str]) -> None:
-        rows = [boxes_from(boxes_of(name, boxes), name) for name in names]
         self._place = {name: number for number, name in enumerate(names)}
-        self._table = torch.cat(rows) if rows else torch.empty(0, 4)
-        self._ends = torch.tensor([0, *map(len, rows)]).cumsum(0)
+        if isinstance(boxes, Boxes):  # no tensor a picture
+            self._table, self._ends = boxes.parts_for(names)
+            return
+        rows, counts = [torch.empty(0, 4)], [0]
+        for some in range(0, len(names), NAMES_AT_ONCE):
+            own = names[some : some + NAMES_AT_ONCE]
+            found = [boxes_from(boxes_of(name, boxes), name) for name in own]
+            rows.append(torch.cat(found))
+            counts += map(len, found)
+        self._table = torch.cat(rows)
+        self._ends = torch.tensor(counts).cumsum(0)
+
+    @classmethod
+    def of_table(cls, table: Tensor, names: Sequence[str]) -> Self:
+        """Take n pictures' boxes as they are: (n p 4), p for each."""
+        boxes = cls({}, ())
+        boxes._place = {name: number for number, name in enumerate(names)}
+        boxes._table = table.flatten(0, 1)
+        boxes._ends = table.shape[1] * torch.arange(len(table) + 1)
+        return boxes
+
+    def parts_for(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Return the boxes of some pictures one after the other, and where each picture's end.
+
+        Args:
+            names: of the pictures.
+
+        Returns:
+            (m 4) and (n + 1), which begins with 0.
+
+        Raises:
+            ValueError: if a picture has no boxes.
+        """
+        places = torch.tensor([self._place.get(name, -1) for name in names], dtype=torch.long)
+        if len(places) and int(places.min()) < 0:
+            boxes_of(names[int(places.argmin())], self)  # says which
+        if torch.equal(places, torch.arange(len(self))):
+            return self._table, self._ends
+        counts = self._ends.diff()[places]
+        ends = torch.cat([torch.zeros(1, dtype=torch.long), counts.cumsum(0)])
+        within = torch.arange(int(ends[-1])) - ends[:-1].repeat_interleave(counts)
+        return self._table[self._ends[places].repeat_interleave(counts) + within], ends
+
+    def counts(self) -> Tensor:
+        """Return how many boxes each picture has (n)."""
+        return self._ends.diff()
 
     def __getitem__(self, name: str) -> Tensor:
         place = self._place[name]

@@ -113,12 +113,13 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
                 f"{type(boxes).__name__}."
             )
         table = Boxes(boxes, pictures.names)
-        for name in pictures.names:
-            if len(table[name]) < num_patches:
-                raise ValueError(
-                    f"Expected at least num_patches={num_patches} boxes for each picture, but "
-                    f"{printable(name)} has {len(table[name])}."
-                )
+        few = (table.counts() < num_patches).nonzero()[:, 0].tolist()
+        if few:
+            name = pictures.names[few[0]]
+            raise ValueError(
+                f"Expected at least num_patches={num_patches} boxes for each picture, but "
+                f"{printable(name)} has {len(table[name])}."
+            )
         self.pictures = pictures
         self.boxes: Mapping[str, Tensor] = table
         self.image_size = image_size

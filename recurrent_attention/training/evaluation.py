@@ -211,7 +211,7 @@ def _answers(views: Views, num_classes: int, found: Sequence[tuple[Tensor, ...]]
     """
     places, *kept = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = places.argsort()
-    shown = [views.boxes(i)[: views.places[i][0].num_patches] for i in range(len(views))]
+    shown = [views.boxes(i)[: views.place(i)[0].num_patches] for i in range(len(views))]
     return Answers(
         views.names,
         (*views.class_names, *map(str, range(len(views.class_names), num_classes))),

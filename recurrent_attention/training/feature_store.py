@@ -2,23 +2,38 @@
 
 import hashlib
 import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
+import numpy as np
 import torch
 from accelerate import PartialState
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from recurrent_attention._files import check_regular_file, whole_file
 from recurrent_attention.training.processes import from_all
 
+T = TypeVar("T")
+KEY_BYTES = 32  # of SHA-256
+BYTES_OF_A_FILE = 32_000_000  # about; a process can map some 65,000 files
+SECONDS_BETWEEN_FILES = 20.0  # the work that a kill loses
+KEYS_AT_ONCE = 4096  # pictures whose keys are computed before they are looked up
+Bytes = NDArray[np.uint8]
+Numbers = NDArray[np.int64]
+
 
 class FeatureStore:
     """Feature vectors, maps or boxes by key, in memory or in a folder of safetensors files.
 
-    Each file is written beside its place, then renamed, so that it is whole or not there; a file's
-    rows are mapped from disk, not read, until they are asked for.
+    A row is read by its position, which `find` returns for its key. Each file is written beside its
+    place, then renamed, so that it is whole or not there. Its rows are mapped from disk, not read,
+    until they are asked for, and all processes of a machine share them. What a process keeps for
+    itself are 16 bytes a row.
 
     Args:
         folder: where to keep them, or None for memory only.
@@ -26,13 +41,17 @@ class FeatureStore:
 
     def __init__(self, folder: Path | None) -> None:
         self.folder = folder
-        self._shards: list[Tensor] = []
-        self._places: dict[bytes, tuple[int, int]] = {}
-        self._added: list[tuple[Tensor, Tensor]] = []
+        self._keys: list[Tensor] = []  # (n 32) of each file
+        self._features: list[Tensor] = []  # (n ...)
+        self._counts: list[int] = []  # rows of each
+        self._starts = np.zeros(1, np.int64)  # position of each file's first row, and the next one
+        self._prefixes = np.empty(0, np.uint64)  # the first 8 bytes of every key, sorted
+        self._positions: Numbers = np.empty(0, np.int64)  # of the rows with these
+        self._unsorted: list[Any] = []  # prefixes of new files, in the order of their rows
+        self._added: list[tuple[str, Tensor, Tensor]] = []
         for path in sorted(folder.glob("*.safetensors")) if folder is not None else []:
             check_regular_file(path, "a file of features", "Remove it.")
-            tensors = load_file(path)
-            self._index(tensors["keys"], tensors["features"])
+            self._take(load_file(path))
 
     @classmethod
     def of(cls, digest: str, cache_dir: Path | None) -> Self:
@@ -40,38 +59,149 @@ class FeatureStore:
         short = hashlib.sha256(digest.encode()).hexdigest()[:16]
         return cls(None if cache_dir is None else cache_dir / short)
 
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._places
+    def find(self, keys: Sequence[bytes]) -> Tensor:
+        """Return the position (n) of each key's row, -1 where there is none."""
+        self._sort()
+        table = _table_of(keys)
+        prefixes = _prefixes_of(table)
+        found = np.full(len(table), -1, np.int64)
+        at = np.searchsorted(self._prefixes, prefixes)
+        left = np.arange(len(table))
+        while len(left := left[at[left] < len(self._prefixes)]):
+            left = left[self._prefixes[at[left]] == prefixes[left]]
+            positions = self._positions[at[left]]
+            same = (self._gather(self._keys, positions).numpy() == table[left]).all(1)
+            found[left[same]] = positions[same]
+            left = left[~same]  # another key that begins alike; the next one may be it
+            at[left] += 1
+        return torch.from_numpy(found)
 
-    def __getitem__(self, key: bytes) -> Tensor:
-        shard, row = self._places[key]
-        return self._shards[shard][row]
+    def find_each(
+        self, keys_of: Callable[[int], Sequence[bytes]], indices: Sequence[int]
+    ) -> Tensor:
+        """Return the positions (n m) of the m keys that `keys_of` gives for each index."""
+        found = [
+            self.find([key for index in some for key in keys_of(index)]).view(len(some), -1)
+            for some in batched(indices, KEYS_AT_ONCE)
+        ]
+        return torch.cat(found) if found else torch.empty(0, 1, dtype=torch.long)
 
-    def add(self, keys: list[bytes], features: Tensor) -> None:
+    def rows(self, positions: Tensor) -> Tensor:
+        """Read the rows (n ...) at positions (n)."""
+        self._sort()
+        return self._gather(self._features, positions.numpy())
+
+    def add(self, keys: Sequence[bytes], features: Tensor) -> None:
         """Keep features (n ...) under n keys."""
-        table = torch.frombuffer(bytearray(b"".join(keys)), dtype=torch.uint8).view(len(keys), -1)
-        features = features.contiguous()
-        self._index(table, features)
-        self._added.append((table, features))
+        tensors = {"keys": torch.from_numpy(_table_of(keys)), "features": features.contiguous()}
+        name = hashlib.sha256(tensors["keys"].numpy().tobytes()).hexdigest() + ".safetensors"
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            name = hashlib.sha256(table.numpy().tobytes()).hexdigest()
-            with whole_file(self.folder / f"{name}.safetensors") as beside:
-                save_file({"keys": table, "features": features}, beside)
+            with whole_file(self.folder / name) as beside:
+                save_file(tensors, beside)
+            tensors = load_file(self.folder / name)  # mapped: what was computed can be forgotten
+        self._take(tensors)
+        self._added.append((name, tensors["keys"], tensors["features"]))
 
     def exchange(self) -> None:
-        """Take over, in memory, what the other processes added since the last exchange."""
-        others = from_all(self._added)
-        del others[PartialState().process_index]  # its own are here already
-        for theirs in others:
-            for table, features in theirs:
-                self._index(table, features)
+        """Take over what the other processes added since the last exchange.
+
+        Files are mapped where every process finds them; what is in memory, or on the disks of
+        another machine, is sent.
+        """
+        if PartialState().num_processes > 1:
+            mine = [name for name, *_ in self._added]
+            names = [n for some in _of_others(mine) for n in some]
+            folder = self.folder
+            if all(from_all(folder is not None and all((folder / n).is_file() for n in names))):
+                assert folder is not None
+                for name in names:
+                    self._take(load_file(folder / name))
+            else:
+                for some in _of_others(self._added):
+                    for _, keys, features in some:
+                        self._take({"keys": keys, "features": features})
         self._added = []
 
-    def _index(self, keys: Tensor, features: Tensor) -> None:
-        for row, key in enumerate(keys.numpy()):
-            self._places[key.tobytes()] = (len(self._shards), row)
-        self._shards.append(features)
+    def _take(self, tensors: dict[str, Tensor]) -> None:
+        self._keys.append(tensors["keys"])
+        self._features.append(tensors["features"])
+        self._counts.append(len(tensors["keys"]))
+        self._unsorted.append(_prefixes_of(tensors["keys"].numpy()))
+
+    def _sort(self) -> None:
+        """Put the rows of new files into the index."""
+        if not self._unsorted:
+            return
+        self._starts = np.cumsum([0, *self._counts])
+        every = np.concatenate([self._prefixes, *self._unsorted])
+        order = np.argsort(every, kind="stable")
+        positions = np.concatenate([self._positions, np.arange(len(self._positions), len(every))])
+        self._prefixes, self._positions = every[order], positions[order]
+        self._unsorted = []
+
+    def _gather(self, tables: list[Tensor], positions: Numbers) -> Tensor:
+        """Read rows at positions out of the tables of all files."""
+        files = np.searchsorted(self._starts, positions, side="right") - 1
+        order = np.argsort(files, kind="stable")
+        by_file = np.split(order, np.flatnonzero(np.diff(files[order])) + 1)
+        shape, dtype = (tables[0].shape[1:], tables[0].dtype) if tables else ((), torch.uint8)
+        found = torch.empty((len(positions), *shape), dtype=dtype)
+        for some in by_file if len(positions) else []:
+            file = files[some[0]]
+            rows = torch.from_numpy(positions[some] - self._starts[file])
+            found[torch.from_numpy(some)] = tables[file][rows]
+        return found
+
+
+class Pending:
+    """Rows on their way into a store: few files of many rows, and few seconds lost by a kill.
+
+    Args:
+        store: where `add` puts them now and then, and `flush` at last.
+    """
+
+    def __init__(self, store: FeatureStore) -> None:
+        self.store = store
+        self._keys: list[bytes] = []
+        self._features: list[Tensor] = []
+        self._since = time.monotonic()
+
+    def add(self, keys: Sequence[bytes], features: Tensor) -> None:
+        """Keep features (n ...) under n keys, sooner or later."""
+        self._keys += keys
+        self._features.append(features)
+        late = time.monotonic() - self._since > SECONDS_BETWEEN_FILES
+        if late or sum(found.nbytes for found in self._features) > BYTES_OF_A_FILE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Keep what is left."""
+        if self._keys:
+            self.store.add(self._keys, torch.cat(self._features))
+        self._keys, self._features, self._since = [], [], time.monotonic()
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of at most `size`; itertools has it from Python 3.12 on."""
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
+
+
+def _table_of(keys: Sequence[bytes]) -> Bytes:
+    """Put n keys into a table (n 32)."""
+    return np.frombuffer(bytearray(b"".join(keys)), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def _prefixes_of(table: Bytes) -> Any:
+    return np.ascontiguousarray(table[:, :8]).view(np.uint64)[:, 0]
+
+
+def _of_others(mine: T) -> list[T]:
+    every = from_all(mine)
+    del every[PartialState().process_index]
+    return every
 
 
 def digest_of(module: nn.Module) -> str:

@@ -1,10 +1,10 @@
 """Features of frozen backbones, computed once and kept on disk."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -14,13 +14,22 @@ from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.augmentation import name_of_augment
 from recurrent_attention.data.pictures import Pictures
-from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
+from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.training.feature_store import (
+    KEYS_AT_ONCE,
+    FeatureStore,
+    Numbers,
+    Pending,
+    batched,
+    digest_of,
+    key_of,
+)
 from recurrent_attention.training.networks import in_dtype_of
 from recurrent_attention.training.processes import Resources, share_of_missing
 from recurrent_attention.training.reading import WholePictures, fill_store, look_of, read_each
 from recurrent_attention.training.views import Views
 
-PICTURES_PER_CHUNK = 32  # with 10 patches, mirrored too: 0.4 GB at 224; a kill loses no more
+PICTURES_PER_CHUNK = 32  # with 10 patches, mirrored too: 0.4 GB at 224
 VIEWS_PER_PASS_CPU = 8  # MobileNetV2 at 224 on 2 cores: 20 ms a view, with 32 at once 39 ms
 VIEWS_PER_PASS = 64  # on other devices
 
@@ -33,39 +42,47 @@ class FeatureSample(NamedTuple):
     label: int
 
 
-class Keys(NamedTuple):
-    """Where the stores hold a picture, as it is or mirrored, and its patches."""
-
-    image: bytes
-    patches: list[bytes]
-
-
 @dataclass(eq=False)
 class FeatureDataset(Dataset[FeatureSample]):
     """The frozen features of a `TwoStreamDataset`, drawn as that data set draws its pictures.
 
-    Its `train`, `flip` and `num_patches` hold here as well. `keys` has, for each picture, those of
-    each variant: as it is, and mirrored where that is drawn.
+    Its `train`, `flip` and `num_patches` hold here as well.
+
+    Attributes:
+        data: what is shown.
+        global_store: of the whole pictures.
+        local_store: of the patches.
+        rows: flat, of picture after picture (v 1 + p): for each of its v variants (as it is, and
+            mirrored where that is drawn) the position in `global_store`, and those of its p patches
+            in `local_store`.
+        starts: (n + 1) where each picture begins in `rows`.
     """
 
     data: Views
     global_store: FeatureStore
     local_store: FeatureStore
-    keys: list[list[Keys]]
+    rows: Tensor
+    starts: Tensor
 
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.data)
+
+    def positions(self, index: int) -> Tensor:
+        """Return the positions (v 1 + p) of a picture."""
+        start, end = self.starts[index : index + 2].tolist()
+        part, _ = self.data.place(index)
+        return self.rows[start:end].view(len(_variants(part)), -1)
 
     def __getitem__(self, index: int) -> FeatureSample:
-        variants = self.keys[index]
+        variants = self.positions(index)
         variant = int(torch.randint(len(variants), ())) if len(variants) > 1 else 0
-        keys = variants[variant]
-        part, _ = self.data.places[index]
-        order, count = range(len(keys.patches)), part.num_patches
-        chosen = torch.randperm(len(order))[:count].sort().values if part.train else order
-        patches = [self.local_store[keys.patches[int(i)]] for i in chosen[:count]]
-        label = self.data.labels[index]
-        return FeatureSample(self.global_store[keys.image], torch.stack(patches), label)
+        part, _ = self.data.place(index)
+        (whole, *_), patches = variants[variant], variants[variant, 1:]
+        if part.train:
+            patches = patches[torch.randperm(len(patches))[: part.num_patches].sort().values]
+        (seen,) = self.global_store.rows(whole[None])
+        looks = self.local_store.rows(patches[: part.num_patches])
+        return FeatureSample(seen, looks, self.data.labels[index])
 
 
 def frozen_features(
@@ -89,42 +106,42 @@ def frozen_features(
                 "Expected data for frozen backbones to show whole pictures, whose features can be "
                 f"kept, but got crop_scale={part.crop_scale}. Pass crop_scale=None."
             )
-    global_digest, global_store = _store(model, True, resources)
-    local_digest, local_store = _store(model, False, resources)
-    keys = [_keys(data, index, global_digest, local_digest) for index in range(len(data))]
-    features = FeatureDataset(data, global_store, local_store, keys)
-    missing = share_of_missing(
-        index
-        for index, variants in enumerate(keys)
-        for own in variants
-        if own.image not in global_store or any(key not in local_store for key in own.patches)
-    )
-    _fill(features, missing, model, resources)
-    global_store.exchange()
-    local_store.exchange()
+    seen = _Seen(data, *_store(model, True, resources), *_store(model, False, resources))
+    rows, starts = seen.find(range(len(data)))
+    stores = seen.global_store, seen.local_store
+    features = FeatureDataset(data, *stores, torch.from_numpy(rows), torch.from_numpy(starts))
+    absent = np.minimum.reduceat(rows, starts[:-1]) < 0
+    lacking = np.flatnonzero(absent).tolist()
+    _fill(features, seen, share_of_missing(lacking), model, resources)
+    for store in stores:
+        store.exchange()
+    if lacking:  # `features` has the same memory
+        rows[np.repeat(absent, np.diff(starts))] = seen.find(lacking)[0]
     return features
 
 
-def whole_features(model: TwoStreamClassifier, pictures: Pictures, resources: Resources) -> Tensor:
+def whole_features(
+    model: TwoStreamClassifier, pictures: Pictures, resources: Resources
+) -> tuple[FeatureStore, Tensor]:
     """Compute what the global backbone sees in every picture, as it is and mirrored.
 
-    Return (n 2 c), or (n 2 c h w) where the head needs maps. The features are kept with those of
-    `frozen_features`, which does not compute them again.
+    Return a store of features (c), or (c h w) where the head needs maps, and the positions (n 2) in
+    it. They are those of `frozen_features`, which does not compute them again.
     """
     digest, store = _store(model, True, resources)
     shown = WholePictures(model, pictures, model.image_size)
-    keys = []
-    for index in range(len(pictures)):
+
+    def keys_of(index: int) -> list[bytes]:
         look = [*look_of(shown, index), shown.side]
-        keys.append([key_of(digest, *look, mirrored) for mirrored in (False, True)])
+        return [key_of(digest, *look, mirrored) for mirrored in (False, True)]
+
     with eval_view(model) as view, torch.no_grad():
 
         def see(views: Tensor) -> list[Tensor]:
             pooled = view.global_convs is None
             return [_kept(view.global_backbone(seen), pooled) for seen in (views, views.flip(-1))]
 
-        fill_store(store, shown, keys, see, view, resources, "features")
-    return torch.stack([torch.stack([store[key] for key in both]) for both in keys])
+        return store, fill_store(store, shown, keys_of, see, view, resources, "features")
 
 
 def _store(
@@ -140,16 +157,49 @@ def _store(
     return digest, FeatureStore.of(digest, resources.cache_dir)
 
 
-def _keys(data: Views, index: int, global_digest: str, local_digest: str) -> list[Keys]:
-    part, place = data.places[index]
-    look = look_of(part, place)
-    boxes = data.boxes(index).tolist()
-    variants = []
-    for mirrored in (False, True) if part.train and part.flip else (False,):
-        image = key_of(global_digest, *look, part.image_size, mirrored)
-        patches = [key_of(local_digest, *look, part.patch_size, mirrored, box) for box in boxes]
-        variants.append(Keys(image, patches))
-    return variants
+def _variants(part: TwoStreamDataset) -> tuple[bool, ...]:
+    """Return which variants of a picture are drawn: mirrored or not."""
+    return (False, True) if part.train and part.flip else (False,)
+
+
+@dataclass(eq=False)
+class _Seen:
+    """Where the stores hold what the backbones saw in the pictures of a data set."""
+
+    data: Views
+    global_digest: str
+    global_store: FeatureStore
+    local_digest: str
+    local_store: FeatureStore
+
+    def keys(self, index: int) -> list[tuple[bytes, list[bytes]]]:
+        """Return the keys of a picture and of its patches, for each of its variants."""
+        part, place = self.data.place(index)
+        look = look_of(part, place)
+        boxes = self.data.boxes(index).tolist()
+        return [
+            (
+                key_of(self.global_digest, *look, part.image_size, mirrored),
+                [key_of(self.local_digest, *look, part.patch_size, mirrored, b) for b in boxes],
+            )
+            for mirrored in _variants(part)
+        ]
+
+    def find(self, indices: Sequence[int]) -> tuple[Numbers, Numbers]:
+        """Return the positions of pictures, and where each begins: `FeatureDataset` says how."""
+        rows, counts = [np.empty(0, np.int64)], [np.zeros(1, np.int64)]
+        for some in batched(indices, KEYS_AT_ONCE):
+            by_picture = [self.keys(index) for index in some]
+            keys = [variant for variants in by_picture for variant in variants]
+            lengths = np.array([1 + len(patches) for _, patches in keys])
+            found = np.empty(lengths.sum(), np.int64)
+            is_whole = np.zeros(len(found), bool)
+            is_whole[lengths.cumsum() - lengths] = True
+            found[is_whole] = self.global_store.find([image for image, _ in keys])
+            found[~is_whole] = self.local_store.find([key for _, own in keys for key in own])
+            rows.append(found)
+            counts.append(np.array([sum(1 + len(p) for _, p in some) for some in by_picture]))
+        return np.concatenate(rows), np.concatenate(counts).cumsum()
 
 
 @dataclass(eq=False)
@@ -157,37 +207,34 @@ class _FixedViews(Dataset[tuple[int, Tensor, Tensor]]):
     data: Views
 
     def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
-        part, place = self.data.places[index]
+        part, place = self.data.place(index)
         return (index, *part.fixed_views(place))
 
 
 def _fill(
-    features: FeatureDataset, missing: list[int], model: TwoStreamClassifier, resources: Resources
-) -> None:
+    features: FeatureDataset, seen: _Seen, missing: list[int], model: TwoStreamClassifier,
+    resources: Resources,
+) -> None:  # fmt: skip
     """Compute all features of the missing pictures, and put them into the stores."""
-    global_store = features.global_store
-    read = read_each(_FixedViews(features.data), missing, None, resources, "frozen features")
+    read = read_each(_FixedViews(seen.data), missing, None, resources, "frozen features")
+    pooled = model.global_convs is None
+    whole, parts = Pending(seen.global_store), Pending(seen.local_store)
     with eval_view(model) as model, torch.no_grad(), resources.accelerator.autocast():
-        for views in _chunks(read, PICTURES_PER_CHUNK):
+        for views in batched(read, PICTURES_PER_CHUNK):
             images, patches, image_keys, patch_keys = [], [], [], []
-            for index, image, parts in views:
-                for mirrored, keys in enumerate(features.keys[index]):
-                    if keys.image not in global_store:  # fit_global_head may have seen it
+            for index, image, own in views:
+                known = (features.positions(index)[:, 0] >= 0).tolist()  # by fit_global_head
+                for mirrored, (image_key, keys) in enumerate(seen.keys(index)):
+                    if not known[mirrored]:
                         images.append((image.flip(-1) if mirrored else image)[None])
-                        image_keys.append(keys.image)
-                    patches.append(parts.flip(-1) if mirrored else parts)
-                    patch_keys.extend(keys.patches)
+                        image_keys.append(image_key)
+                    patches.append(own.flip(-1) if mirrored else own)
+                    patch_keys.extend(keys)
             if images:
-                found = _run(model.global_backbone, images, model.global_convs is None)
-                global_store.add(image_keys, found)
-            found = _run(model.local_backbone, patches, True)
-            features.local_store.add(patch_keys, found)
-
-
-def _chunks(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    iterator = iter(items)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+                whole.add(image_keys, _run(model.global_backbone, images, pooled))
+            parts.add(patch_keys, _run(model.local_backbone, patches, True))
+    whole.flush()
+    parts.flush()
 
 
 def _run(backbone: FeatureBackbone, views: list[Tensor], pooled: bool) -> Tensor:

@@ -24,7 +24,7 @@ from recurrent_attention.training.processes import (
     from_main,
     join_processes,
 )
-from recurrent_attention.training.proposals import Boxes, boxes_of_parts, propose_boxes_for
+from recurrent_attention.training.proposals import FindBoxes, boxes_of_parts, propose_boxes_for
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.report import write_report
 from recurrent_attention.training.run_folder import RunFolder, check_free
@@ -66,7 +66,7 @@ def train(
     patch_size: int | None = None,
     num_patches: int = NUM_PATCHES,
     train_patches: int | None = None,
-    boxes: Boxes | None = None,
+    boxes: FindBoxes | None = None,
     recipe: Recipe | None = None,
     augment: Augment | None = None,
     crop_scale: tuple[float, float] | None = None,

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.data.boxes import read_boxes, write_boxes
+from recurrent_attention.data.boxes import Boxes, read_boxes, write_boxes
 from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
 from recurrent_attention.training.features import whole_features
@@ -27,14 +28,14 @@ from recurrent_attention.training.reading import WholePictures, fill_store, look
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.views import labels_for
 
-Boxes = Callable[[TwoStreamClassifier, Pictures], Mapping[str, Tensor]]
+FindBoxes = Callable[[TwoStreamClassifier, Pictures], Mapping[str, Tensor]]
 
 
 def boxes_of_parts(
     model: Callable[[], TwoStreamClassifier],
     every: Mapping[str, Pictures],
     files: Mapping[str, Path],
-    own: Boxes | None = None,
+    own: FindBoxes | None = None,
     **work: Any,
 ) -> dict[str, Mapping[str, Tensor]]:
     """Find the boxes of each part once, and keep them in files, where a later call finds them.
@@ -115,8 +116,7 @@ def fit_global_head(
     )
     accelerator = resources.accelerator
     shown = pictures.for_channels(model.global_backbone.in_chans)
-    features = whole_features(model, shown, resources)
-    features = features.to(accelerator.device, parameters[0].dtype)
+    store, positions = whole_features(model, shown, resources)
     labels = torch.tensor(classes, device=accelerator.device)
     optimizer = optimizer_of([{"params": parameters, "lr": recipe.head_lr}], recipe)
     batches = max(1, len(labels) // recipe.batch_size)
@@ -127,8 +127,10 @@ def fit_global_head(
         for _ in tqdm(range(recipe.epochs), desc="global head", leave=False, disable=hidden):
             order = torch.randperm(len(labels)).to(labels.device)
             for batch in torch.split(order, recipe.batch_size)[:batches]:
-                mirrored = torch.randint(features.shape[1], (len(batch),))
-                logits = view.classify_global(features[batch, mirrored.to(labels.device)])
+                mirrored = torch.randint(positions.shape[1], (len(batch),))
+                features = store.rows(positions[batch.cpu(), mirrored])
+                features = features.to(accelerator.device, parameters[0].dtype)
+                logits = view.classify_global(features)
                 smoothing = recipe.label_smoothing
                 loss = F.cross_entropy(logits, labels[batch], label_smoothing=smoothing)
                 accelerator.backward(loss)
@@ -147,7 +149,7 @@ def propose_boxes_for(
     device: Device = "auto",
     num_workers: int = 0,
     progress: bool = True,
-) -> dict[str, Tensor]:
+) -> Mapping[str, Tensor]:
     """Let a model with a trained global stream say where to look, in every picture of a data set.
 
     Several processes share the pictures; each gets all boxes.
@@ -180,16 +182,14 @@ def propose_boxes_for(
     store = FeatureStore.of("-".join(weights), resources.cache_dir)
     side = model.proposal_size
     shown = WholePictures(model, pictures, side)
-    keys = [
-        [key_of(*look_of(shown, index), side, model.num_patches)] for index in range(len(pictures))
-    ]
+
+    def keys_of(index: int) -> list[bytes]:
+        return [key_of(*look_of(shown, index), side, model.num_patches)]
 
     def see(views: Tensor) -> list[Tensor]:
         return [model.propose(views).cpu().float() / side]
 
-    fill_store(store, shown, keys, see, model, resources, "proposals")
-    boxes = {}
-    for index, name in enumerate(pictures.names):
-        width, height = pictures.size(index)
-        boxes[name] = store[keys[index][0]] * torch.tensor([width, height, width, height])
-    return boxes
+    positions = fill_store(store, shown, keys_of, see, model, resources, "proposals")
+    sizes = torch.tensor([pictures.size(index) * 2 for index in range(len(pictures))])
+    boxes = store.rows(positions[:, 0])
+    return Boxes.of_table(boxes.mul_(rearrange(sizes, "n side -> n 1 side")), pictures.names)

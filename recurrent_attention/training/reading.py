@@ -13,13 +13,12 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.images.views import EDITION, cut_view, reduction_for
 from recurrent_attention.training.draws import plainly
-from recurrent_attention.training.feature_store import FeatureStore
+from recurrent_attention.training.feature_store import FeatureStore, Pending
 from recurrent_attention.training.networks import in_dtype_of
 from recurrent_attention.training.processes import Resources, share_of_missing
 
 PICTURES_PER_PASS_CPU = 1
 PICTURES_PER_PASS = 16  # on other devices
-PICTURES_PER_SHARD = 256  # a kill loses no more
 
 
 def read_each(
@@ -77,27 +76,31 @@ class WholePictures(Dataset[tuple[int, Tensor]]):
 def fill_store(
     store: FeatureStore,
     shown: WholePictures,
-    keys: Sequence[Sequence[bytes]],
+    keys_of: Callable[[int], Sequence[bytes]],
     see: Callable[[Tensor], Sequence[Tensor]],
     model: TwoStreamClassifier,
     resources: Resources,
     description: str,
-) -> None:
+) -> Tensor:
     """Compute what a store does not hold of whole pictures; several processes share the work.
 
-    Each picture has the same number of keys. `see` gets views (b c side side) on the model's device
-    and in its dtype, and returns for each of the keys the rows (b ...) that go under it.
+    Each picture has the same number m of keys. `see` gets views (b c side side) on the model's
+    device and in its dtype, and returns for each of the keys the rows (b ...) that go under it.
+    Return the positions (n m) of all rows.
     """
-    missing = share_of_missing(
-        index for index, own in enumerate(keys) if any(key not in store for key in own)
-    )
+    every = range(len(shown.pictures))
+    positions = store.find_each(keys_of, every)
+    absent = (positions < 0).any(1).nonzero()[:, 0].tolist()
+    missing = share_of_missing(absent)
     device = next(model.parameters()).device
     batch_size = PICTURES_PER_PASS_CPU if device.type == "cpu" else PICTURES_PER_PASS
-    found: dict[bytes, Tensor] = {}
+    pending = Pending(store)
     for indices, views in read_each(shown, missing, batch_size, resources, description):
+        keys = [keys_of(index) for index in indices.tolist()]
         for number, rows in enumerate(see(in_dtype_of(model, views.to(device))[0])):
-            found |= {keys[i][number]: row for i, row in zip(indices.tolist(), rows, strict=True)}
-        if len(found) >= PICTURES_PER_SHARD * len(keys[0]) or indices[-1] == missing[-1]:
-            store.add(list(found), torch.stack(list(found.values())))
-            found.clear()
+            pending.add([own[number] for own in keys], rows)
+    pending.flush()
     store.exchange()
+    if absent:
+        positions[absent] = store.find_each(keys_of, absent)
+    return positions

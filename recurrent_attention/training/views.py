@@ -4,7 +4,9 @@ import copy
 import hashlib
 import json
 import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from torch import Tensor
@@ -21,7 +23,6 @@ class Views(Dataset[tuple[Any, ...]]):
     """One data set out of `TwoStreamDataset`s, their subsets and their concatenations.
 
     `labels` has, for each part, the class index of each picture, whose names are `class_names`.
-    `places` has, for each picture, the part that it is in and its number there.
     """
 
     def __init__(
@@ -33,13 +34,18 @@ class Views(Dataset[tuple[Any, ...]]):
         self.parts = tuple(parts)
         self.labels = tuple(label for part in labels for label in part)
         self.class_names = class_names
-        self.places = [(part, number) for part in parts for number in range(len(part))]
+        self._starts = list(accumulate(map(len, parts), initial=0))
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def place(self, index: int) -> tuple[TwoStreamDataset, int]:
+        """Return the part that a picture is in, and its number there."""
+        number = bisect_right(self._starts, index) - 1
+        return self.parts[number], index - self._starts[number]
+
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        part, place = self.places[index]
+        part, place = self.place(index)
         image, patches, _, *more = part[place]
         return image, patches, self.labels[index], *more
 
@@ -50,13 +56,14 @@ class Views(Dataset[tuple[Any, ...]]):
 
     def boxes(self, index: int) -> Tensor:
         """Return the boxes (n 4) of a picture."""
-        part, place = self.places[index]
+        part, place = self.place(index)
         return part.boxes[part.pictures.names[place]]
 
     def digest(self) -> str:
         """Name the data by pictures' names and labels, their boxes, and how they are shown."""
         digest = hashlib.sha256()
-        for label, (part, place) in zip(self.labels, self.places, strict=True):
+        for index, label in enumerate(self.labels):
+            part, place = self.place(index)
             name = part.pictures.names[place]
             # A name that is no UTF-8 keeps its bytes.
             digest.update(f"{name}\0{label}\0".encode("utf-8", "surrogateescape"))

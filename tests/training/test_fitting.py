@@ -5,6 +5,7 @@ import math
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -242,14 +243,14 @@ def test_mirrored_features_are_those_of_mirrored_views(colored_pictures, tmp_pat
     image, patches = data.fixed_views(4)
     found = []
     with torch.no_grad():
-        for (image_key, patch_keys), turn in zip(
-            features.keys[4], (lambda x: x, lambda x: x.flip(-1)), strict=True
+        for positions, turn in zip(
+            features.positions(4), (lambda x: x, lambda x: x.flip(-1)), strict=True
         ):
             whole = model.global_backbone(turn(image)[None]).mean((2, 3))[0]
             parts = model.local_backbone(turn(patches)).mean((2, 3))
-            stored = torch.stack([features.local_store[key] for key in patch_keys])
+            stored = features.local_store.rows(positions[1:])
             close = {"rtol": 1e-4, "atol": 1e-5}
-            torch.testing.assert_close(features.global_store[image_key], whole, **close)
+            torch.testing.assert_close(features.global_store.rows(positions[:1])[0], whole, **close)
             torch.testing.assert_close(stored, parts, **close)
             found.append(stored)
     assert (found[0] - found[1]).abs().max() > 1e-3
@@ -307,8 +308,8 @@ def test_a_cut_off_fill_leaves_no_half_file(colored_pictures, tmp_path, monkeypa
     with pytest.raises(OSError, match="no space"):
         store.add(keys[2:], torch.ones(1, 4))
     again = FeatureStore(tmp_path)
-    assert keys[2] not in again
-    assert torch.equal(again[keys[1]], torch.arange(4.0, 8.0))
+    assert again.find(keys).tolist() == [0, 1, -1]
+    assert torch.equal(again.rows(torch.tensor([1])), torch.arange(4.0, 8.0)[None])
 
 
 def test_frozen_patches_stay_best_first(colored_pictures):
@@ -321,8 +322,10 @@ def test_frozen_patches_stay_best_first(colored_pictures):
     model = make_model().eval()
     joined = views_of(model, data, "data", stacklevel=1)
     features = frozen_features(model, joined, quiet(model))
-    ((_, keys),) = features.keys[0]
-    features.local_store = {key: torch.tensor([n]) for n, key in enumerate(keys)}
+    ((_, *patches),) = features.positions(0).tolist()
+    place = {position: number for number, position in enumerate(patches)}
+    numbered = SimpleNamespace(rows=lambda rows: torch.tensor([[place[r]] for r in rows.tolist()]))
+    features.local_store = numbered
     torch.manual_seed(0)
     chosen = set()
     for _ in range(40):
