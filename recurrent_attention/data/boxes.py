@@ -2,12 +2,14 @@
 
 import json
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from recurrent_attention._errors import first_line, printable
@@ -61,10 +63,15 @@ class Boxes(Mapping[str, Tensor]):
     @classmethod
     def of_table(cls, table: Tensor, names: Sequence[str]) -> Self:
         """Take n pictures' boxes as they are: (n p 4), p for each."""
+        ends = table.shape[1] * torch.arange(len(table) + 1)
+        return cls.of_parts(table.flatten(0, 1), ends, names)
+
+    @classmethod
+    def of_parts(cls, table: Tensor, ends: Tensor, names: Sequence[str]) -> Self:
+        """Take n pictures' boxes (m 4), one after the other, and where each's end (n + 1)."""
         boxes = cls({}, ())
         boxes._place = {name: number for number, name in enumerate(names)}
-        boxes._table = table.flatten(0, 1)
-        boxes._ends = table.shape[1] * torch.arange(len(table) + 1)
+        boxes._table, boxes._ends = table, ends
         return boxes
 
     def parts_for(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -105,25 +112,36 @@ class Boxes(Mapping[str, Tensor]):
 
 
 def write_boxes(path: str | Path, boxes: Mapping[str, Any]) -> None:
-    """Write boxes into a JSON file, whole or not at all.
+    """Write boxes into a file, JSON or safetensors by its name, whole or not at all.
 
-    The file holds `{"boxes": {"wren/1.jpg": [[x0, y0, x1, y1], ...], ...}}`, in pixels of the
-    pictures, best first. Numbers are written with the fewest digits that give the same float32.
+    The JSON file holds `{"boxes": {"wren/1.jpg": [[x0, y0, x1, y1], ...], ...}}`, in pixels of the
+    pictures, best first. Numbers are written with the fewest digits that give the same float32. A
+    file called `*.safetensors` holds the same as tensors, and opens in a second for a million
+    pictures: `boxes` (m 4), `ends` (n), how many rows are those of the first picture, of the first
+    two and so on, and `names`, UTF-8 with a zero byte after each name.
 
     Args:
         path: of the file, which is replaced if it exists.
         boxes: relative file name to (n 4): tensors, arrays or lists.
     """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        table, ends = Boxes(boxes, tuple(boxes)).parts_for(tuple(boxes))
+        tensors = {"boxes": table.contiguous(), "ends": ends[1:].contiguous()}
+        tensors["names"] = torch.from_numpy(np.frombuffer(_joined(boxes), np.uint8).copy())
+        with whole_file(path) as beside:
+            save_file(tensors, beside)
+        return
     rows = {
         name: [_shortest(box) for box in boxes_from(some, name).numpy()]
         for name, some in boxes.items()
     }
-    with whole_file(Path(path)) as beside:
+    with whole_file(path) as beside:
         beside.write_text(json.dumps({"boxes": rows}, indent=0) + "\n", encoding="utf-8")
 
 
-def read_boxes(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
-    """Read the boxes of some pictures from a JSON file of `write_boxes`.
+def read_boxes(path: str | Path, pictures: Pictures) -> Mapping[str, Tensor]:
+    """Read the boxes of some pictures from a file of `write_boxes`.
 
     Args:
         path: of the file; it may hold boxes of further pictures.
@@ -135,10 +153,13 @@ def read_boxes(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
     Raises:
         FileNotFoundError: if the file is missing.
         ValueError: if it is no such file, a picture has no boxes, or a box is empty or outside its
-            picture.
+            picture. That is asked of each picture where the file is JSON; boxes of a safetensors
+            file are compared with their picture when it is looked at.
     """
     path = Path(path)
     check_regular_file(path, "a file of boxes")
+    if path.suffix == ".safetensors":
+        return Boxes(_read_tensors(path, pictures), pictures.names)
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["boxes"]
         every = {str(name): torch.tensor(row, dtype=torch.float32) for name, row in rows.items()}
@@ -154,6 +175,45 @@ def read_boxes(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
         found[name] = boxes_of(name, every)
         check_boxes(found[name], pictures.size(index), name)
     return found
+
+
+def _joined(names: Iterable[str]) -> bytes:
+    """Put names into bytes; one that is no UTF-8 keeps its own."""
+    return "".join(f"{name}\0" for name in names).encode("utf-8", "surrogateescape")
+
+
+def _read_tensors(path: Path, pictures: Pictures) -> Boxes:
+    """Read a file of tensors; where it has just these pictures, their names are not read again."""
+    try:
+        tensors = load_file(path)
+        table, ends, text = (tensors[name] for name in ("boxes", "ends", "names"))
+        written = text.numpy().tobytes()
+        if written == _joined(pictures.names):
+            names: Sequence[str] = pictures.names
+        else:
+            names = written.decode("utf-8", "surrogateescape").split("\0")[:-1]
+        ends = torch.cat([torch.zeros(1, dtype=torch.long), ends])
+        if not (
+            (table.dtype, ends.dtype) == (torch.float32, torch.int64)
+            and table.shape == (int(ends[-1]), 4)
+            and len(ends) == len(set(names)) + 1
+            and bool((ends.diff() > 0).all())
+        ):
+            raise ValueError(f"{len(names)} names and boxes {tuple(table.shape)}")
+    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ValueError(
+            f"Expected {printable(path)} to hold `boxes`, `ends` and `names` as `write_boxes` "
+            f"writes them, but got: {first_line(error)}."
+        ) from error
+    bad = ~(table.isfinite().all(1) & (table[:, :2] < table[:, 2:]).all(1))
+    if bad.any():
+        row = int(bad.nonzero()[0])
+        name = names[int(torch.searchsorted(ends, row, right=True)) - 1]
+        raise ValueError(
+            f"Expected boxes (x0, y0, x1, y1) with x0 < x1 and y0 < y1, but got "
+            f"{table[row].tolist()} for {printable(name)} in {printable(path)}."
+        )
+    return Boxes.of_parts(table, ends, names)
 
 
 def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:

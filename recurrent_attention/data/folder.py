@@ -18,12 +18,13 @@ class Found(NamedTuple):
     """What lies in a folder of class folders.
 
     Attributes:
-        by_class: pictures of each folder, also of empty ones, sorted by name.
+        by_class: pictures of each folder, also of empty ones, sorted by name: names relative to
+            the folder of all classes.
         others: files in these folders that are no pictures, with the reason.
         beside: pictures that lie in no class's folder.
     """
 
-    by_class: dict[str, list[Path]]
+    by_class: dict[str, list[str]]
     others: list[tuple[Path, str]]
     beside: list[Path]
 
@@ -93,11 +94,12 @@ class PictureFolder(Pictures):
                 f"Expected the folders of {printable(root)} to be among the {len(class_names)} "
                 f"known classes, but got {unknown[0]!r}. Rename or remove that folder."
             )
-        names, labels = [], []
+        names: list[str] = []
+        labels: list[int] = []
         for label, class_name in enumerate(class_names):
-            for file in by_class.get(class_name, ()):
-                names.append(file.relative_to(root).as_posix())
-                labels.append(label)
+            files = by_class.get(class_name, [])
+            names += files
+            labels += [label] * len(files)
         super().__init__(root, names, labels, class_names, mode=mode, loader=loader)
         left_out = _left_out(root, found, empty)
         if left_out:
@@ -111,7 +113,8 @@ def find_pictures(root: Path) -> Found:
         if entry.name[0] == "." or entry.name in LITTER:
             continue
         if entry.is_dir():
-            by_class[entry.name], unread = files_under(entry)
+            files, unread = files_under(entry)
+            by_class[entry.name] = [file.relative_to(root).as_posix() for file in files]
             others += unread
         elif entry.suffix.lower() in picture_suffixes():
             beside.append(entry)

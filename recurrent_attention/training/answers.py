@@ -66,7 +66,7 @@ class Answers:
         classes: (n 3 m) indices of the best m = min(5, k) classes, best first, of the global, the
             local and both streams; of equal classes the first comes first.
         probabilities: (n 3 m) in [0, 1], of a softmax over all k classes.
-        boxes: n tensors (p 4), xyxy in pixels of the picture.
+        boxes: n tensors (p 4), xyxy in pixels of the picture; a sequence.
         classes_after: (n p + 1) the best class of both streams after 0, 1, ... p looks, where the
             model answers after each (`patch_weighting="anytime"`); else None.
         probabilities_after: (n p + 1) their probabilities.
@@ -77,7 +77,7 @@ class Answers:
     labels: Tensor
     classes: Tensor
     probabilities: Tensor
-    boxes: tuple[Tensor, ...]
+    boxes: Sequence[Tensor]
     classes_after: Tensor | None = None
     probabilities_after: Tensor | None = None
 

@@ -22,7 +22,7 @@ from recurrent_attention.training.features import FeatureDataset, frozen_feature
 from recurrent_attention.training.networks import Heads, Streams
 from recurrent_attention.training.processes import Device, Resources
 from recurrent_attention.training.scores import Scores, show_scores
-from recurrent_attention.training.views import Views, views_of
+from recurrent_attention.training.views import ShownBoxes, Views, views_of
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -211,14 +211,13 @@ def _answers(views: Views, num_classes: int, found: Sequence[tuple[Tensor, ...]]
     """
     places, *kept = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = places.argsort()
-    shown = [views.boxes(i)[: views.place(i)[0].num_patches] for i in range(len(views))]
     return Answers(
         views.names,
         (*views.class_names, *map(str, range(len(views.class_names), num_classes))),
         torch.tensor(views.labels),
         kept[0][order],
         kept[1][order],
-        tuple(shown),
+        ShownBoxes(views),
         *(part[order] for part in kept[2:]),
     )
 

@@ -7,7 +7,7 @@ import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, overload
 
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset, Subset
@@ -74,6 +74,27 @@ class Views(Dataset[tuple[Any, ...]]):
             shown["augment"] = name_of_augment(part.augment)
             digest.update(json.dumps(shown, sort_keys=True, default=str).encode())
         return f"{len(self)} pictures, {digest.hexdigest()[:16]}"
+
+
+class ShownBoxes(Sequence[Tensor]):
+    """The boxes (p 4) of each picture that a model without chance looks at."""
+
+    def __init__(self, views: Views) -> None:
+        self._views = views
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tensor, ...]: ...
+    def __getitem__(self, index: int | slice) -> Tensor | tuple[Tensor, ...]:
+        if isinstance(index, slice):
+            return tuple(self[one] for one in range(len(self))[index])
+        number = range(len(self))[index]
+        part, _ = self._views.place(number)
+        return self._views.boxes(number)[: part.num_patches]
 
 
 def views_of(

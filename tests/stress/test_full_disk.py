@@ -56,6 +56,7 @@ BOXES = {str(number): [[0, 0, 9, 9]] for number in range(999)}
 WRITERS = {
     "a model": prepared(make, lambda m, f: m.save_pretrained(f)),
     "boxes": lambda f: lambda: write_boxes(f / "b.json", BOXES),
+    "a table of boxes": lambda f: lambda: write_boxes(f / "b.safetensors", BOXES),
     "a checkpoint": checkpoint,
     "features": features,
     "a file of a run": run,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import (
@@ -189,6 +190,68 @@ def test_boxes_in_a_file(colored_pictures, tmp_path):
         assert torch.equal(rows, boxes[name])  # to the last bit: the cache of features hangs on it
     assert '"00.png": [\n[\n0.6666667,\n' in path.read_text()
     assert [entry.name for entry in path.parent.iterdir()] == ["boxes.json"]
+
+
+def test_boxes_in_a_file_of_tensors(colored_pictures, tmp_path):
+    pictures, boxes = colored_pictures
+    boxes = {name: rows[: 1 + number % 3] / 3 for number, (name, rows) in enumerate(boxes.items())}
+    path = tmp_path / "boxes.safetensors"
+    write_boxes(path, boxes)
+    for some in (pictures, pictures.subset([3, 1]), pictures.subset([*range(len(pictures))][::-1])):
+        found = read_boxes(path, some)
+        assert list(found) == list(some.names)
+        for name, rows in found.items():
+            assert torch.equal(rows, boxes[name])
+    write_boxes(tmp_path / "again.json", read_boxes(path, pictures))
+    write_boxes(tmp_path / "straight.json", boxes)
+    texts = [(tmp_path / name).read_text() for name in ("again.json", "straight.json")]
+    assert texts[0] == texts[1]
+    others = Pictures(tmp_path, ["b.png"], [0], ["wren"])
+    with pytest.raises(ValueError) as caught:
+        read_boxes(path, others)
+    assert str(caught.value).startswith("Expected boxes for b.png, but the 16 given are of other")
+
+
+def tensors(**changed):
+    good = {
+        "boxes": torch.tensor([[0.0, 0, 5, 5], [1, 1, 9, 9]]),
+        "ends": torch.tensor([1, 2]),
+        "names": torch.tensor([*b"a.png\0b.png\0"], dtype=torch.uint8),
+    }
+    return {name: tensor for name, tensor in (good | changed).items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({}, None),
+        ({"boxes": torch.tensor([[0.0, 0, 5, 5], [9, 1, 9, 9]])}, "got [9.0, 1.0, 9.0, 9.0] for b"),
+        ({"boxes": torch.tensor([[0.0, 0, torch.nan, 5], [1, 1, 9, 9]])}, "nan, 5.0] for a.png"),
+        ({"boxes": torch.ones(2, 5)}, "but got: 2 names and boxes (2, 5)."),
+        ({"boxes": torch.ones(2, 4, dtype=torch.int32)}, "but got: 2 names and boxes (2, 4)."),
+        ({"ends": torch.tensor([0, 2])}, "but got: 2 names and boxes (2, 4)."),
+        ({"ends": torch.tensor([3, 2])}, "but got: 2 names and boxes (2, 4)."),
+        ({"ends": torch.tensor([2])}, "but got: 2 names and boxes (2, 4)."),
+        ({"names": torch.tensor([*b"a\0a\0"], dtype=torch.uint8)}, "2 names and boxes (2, 4)."),
+        ({"names": None}, "but got: 'names'."),
+        (None, "but got: "),
+    ],
+)
+def test_bad_files_of_tensors(tmp_path, changed, message):
+    path = tmp_path / "boxes.safetensors"
+    pictures = Pictures(tmp_path, ["b.png"], [0], ["wren"])
+    if changed is None:
+        path.write_bytes(b"half a file")
+    else:
+        save_file(tensors(**changed), path)
+    if message is None:
+        assert read_boxes(path, pictures)["b.png"].tolist() == [[1, 1, 9, 9]]
+        return
+    with pytest.raises(ValueError) as caught:
+        read_boxes(path, pictures)
+    assert str(caught.value).startswith("Expected ")
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize(

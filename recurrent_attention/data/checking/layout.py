@@ -92,13 +92,9 @@ def _official(name: str, read: Callable[..., Pictures]) -> Layout:
 
 def _folder(root: Path, found: Found, class_names: tuple[str, ...]) -> Pictures:
     """List the pictures of class folders, of which some or all may be empty."""
-    names = [(c, file) for c in class_names for file in found.by_class.get(c, ())]
-    return Pictures(
-        root,
-        [file.relative_to(root).as_posix() for _, file in names],
-        [class_names.index(name) for name, _ in names],
-        class_names,
-    )
+    files = [found.by_class.get(name, []) for name in class_names]
+    labels = [label for label, own in enumerate(files) for _ in own]
+    return Pictures(root, [name for own in files for name in own], labels, class_names)
 
 
 def _others(found: Found) -> dict[str, list[Problem]]:
