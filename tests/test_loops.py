@@ -180,7 +180,7 @@ def test_pictures_from_elsewhere_are_those_of_the_folder(section, tmp_path, monk
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     names, _ = section("Pictures from elsewhere")
     folder = PictureFolder("pictures")
-    for pictures in (names["from_table"], names["from_folder"]):
+    for pictures in (names["from_table"], names["from_folder"], names["from_shards"]):
         assert (pictures.labels, pictures.class_names) == (folder.labels, folder.class_names)
         for index in range(len(folder)):
             assert torch.equal(pictures.pixels(index), folder.pixels(index))
