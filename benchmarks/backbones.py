@@ -25,7 +25,7 @@ from pathlib import Path
 
 import timm
 import torch
-from backbones_page import STEPS, Row, Task, page, works
+from backbones_page import STEPS, Row, Task, page, rows_of, works
 from tqdm import tqdm
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss, check_backbone
@@ -261,8 +261,12 @@ def main() -> None:
     if args.modules:
         print(written)
         return
-    with whole_file(args.page) as path:
-        path.write_text(written, encoding="utf-8")
+    for file, text in (
+        (args.page, written),
+        (args.page.with_suffix(".csv"), rows_of(modules, checks)),
+    ):
+        with whole_file(file) as path:
+            path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The page docs/backbones.md, from what benchmarks/backbones.py found."""
+"""The page docs/backbones.md and its table, from what benchmarks/backbones.py found."""
 
 from typing import Any
 
@@ -7,7 +7,8 @@ from pages import table
 Task = tuple[Any, ...]  # what to do, and its arguments
 Row = dict[str, Any]  # what was found
 STEPS = ("trained", "saved and loaded", "explained")
-HEADS = ("model", "pixels", "cells", "channels", "M parameters", "GMACs", "GB a step")
+HEADS = ("model", "module", "image", "patch", "image cells", "patch cells", "channels",
+         "M parameters", "image GMACs", "patch GMACs", "GB a step")  # fmt: skip
 
 
 def works(row: Row) -> bool:
@@ -49,7 +50,7 @@ def page(
             ("module", "model", "image/patch", *STEPS),
             [
                 (
-                    f"[{module}](#{module})",
+                    module,
                     task[1],
                     f"{task[2]}/{task[3]}",
                     *(cell(row, step) for step in STEPS),
@@ -67,24 +68,36 @@ def page(
         "backbone (convolutions and matrix products); gigabytes that a training step of "
         f"{batch} images with one patch each takes in float32 (weights, gradients, AdamW's "
         "averages, and what is kept for the backward pass). Counted by shape, not measured.",
+        "The table as a file: [backbones.csv](backbones.csv)",
     ]
-    for module, names in modules.items():
-        listed = [line(name, rows[name]) for name in names if works(rows[name])]
-        if listed:
-            parts += [f"### {module}", table(HEADS, listed)]
     return "\n\n".join(parts) + "\n"
 
 
-def line(name: str, row: Row) -> tuple[str, ...]:
+def rows_of(modules: dict[str, list[str]], checks: dict[Task, Row]) -> str:
+    """Return the text of docs/backbones.csv: a row for each name that works."""
+    found = {task[1]: row for task, row in checks.items()}
+    lines = [HEADS]
+    for module, names in modules.items():
+        lines += [line(name, module, found[name]) for name in names if works(found[name])]
+    if bad := [cell for cells in lines for cell in cells if set(cell) & set(',"\n')]:
+        raise ValueError(f"Expected cells without commas and quotes, but got {bad[0]!r}.")
+    return "".join(f"{','.join(cells)}\n" for cells in lines)
+
+
+def line(name: str, module: str, row: Row) -> tuple[str, ...]:
     image, patch = row["image"], row["patch"]
     channels = dict.fromkeys((image["channels"], patch["channels"]))
     return (
         name,
-        f"{image['size']}/{patch['size']}",
-        f"{side(image)}/{side(patch)}",
+        module,
+        f"{image['size']}",
+        f"{patch['size']}",
+        side(image),
+        side(patch),
         "/".join(map(str, channels)),
         f"{row['parameters'] / 1e6:.1f}",
-        f"{short(image['macs'] / 1e9)}/{short(patch['macs'] / 1e9)}",
+        short(image["macs"] / 1e9),
+        short(patch["macs"] / 1e9),
         short(row["step_bytes"] / 1e9),
     )
 

@@ -23,8 +23,8 @@ from pages import ROOT, fill, machine
 
 PAGE = ROOT / "docs" / "speed.md"
 FIGURE = ROOT / "docs" / "speed.png"
-SECTIONS = ("head", "network", "serving", "agreement", "decoding", "input", "explain", "looks",
-            "growth")  # fmt: skip
+SECTIONS = ("head", "network", "serving", "predict", "agreement", "decoding", "input", "explain",
+            "looks", "growth")  # fmt: skip
 Section = Callable[[], list[str]]
 
 
@@ -35,6 +35,7 @@ def sections(args: argparse.Namespace) -> dict[str, Section]:
         "head": lambda: [speed_head.measure(4 * rounds)],
         "network": lambda: speed_network.measure(rounds),
         "serving": lambda: [speed_serving.measure(4 * rounds)],
+        "predict": lambda: [speed_serving.measure_predict(rounds)],
         "explain": lambda: [speed_explain.measure(rounds)],
         "growth": lambda: speed_growth.measure(rounds, FIGURE),
     }

@@ -1,18 +1,22 @@
-"""One picture at a time, by eager torch, compiled, and by onnxruntime. See speed.py."""
+"""Pictures by eager torch, compiled, and by onnxruntime: passes and `predict`. See speed.py."""
 
 import copy
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import torch
 from pages import table
+from PIL import Image
 from timing import Run, interleave, median, ratio
 
 from recurrent_attention import TwoStreamClassifier, export_onnx
+from recurrent_attention.export import OnnxClassifier
 
 BACKBONES = ("mobilenetv2_100", "resnet50", "vit_tiny_patch16_224")
 PLAIN = "eager, plain layout"
+FILES, LOOKS = 6, 10
 
 
 def cases(backbone: str, folder: Path) -> dict[str, Run]:
@@ -44,3 +48,32 @@ def measure(rounds: int) -> str:
         ]
         rows.append((backbone, *row))
     return table(("milliseconds a picture (times as fast)", *times), rows)
+
+
+def predict_cases(backbone: str, folder: Path) -> dict[str, Run]:
+    """Name what is on picture files, with ten looks at each, as the command `predict` does."""
+    torch.manual_seed(0)
+    model = TwoStreamClassifier(
+        backbone, 200, image_size=224, num_patches=LOOKS, patch_weighting="anytime"
+    ).eval()
+    export_onnx(model, folder / "model.onnx", graph="predict")
+    loaded = OnnxClassifier(folder / "model.onnx")
+    generator, paths = np.random.default_rng(0), []
+    for number in range(FILES):
+        drawn = generator.integers(0, 255, (30, 40, 3), dtype=np.uint8)
+        paths.append(folder / f"{number}.jpg")
+        Image.fromarray(drawn).resize((500, 375)).save(paths[-1])
+    return {"torch": lambda: model.predict(paths), "onnxruntime": lambda: loaded.predict(paths)}
+
+
+def measure_predict(rounds: int) -> str:
+    rows = []
+    for backbone in BACKBONES:
+        with tempfile.TemporaryDirectory() as folder:
+            times = interleave(
+                predict_cases(backbone, Path(folder)), rounds, f"predict, {backbone}"
+            )
+        each = [f"{1000 * median(times, name) / FILES:.0f}" for name in times]
+        rows.append((backbone, *each, f"{ratio(times, 'torch', 'onnxruntime'):.2f}"))
+    heads = ("`predict`, ten looks", "torch (ms a picture)", "onnxruntime (ms)", "times as fast")
+    return table(heads, rows)

@@ -82,6 +82,17 @@ def test_error_texts_of_the_troubleshooting_page_are_in_the_source():
     assert gone == []
 
 
+def test_the_table_of_backbones_is_whole():
+    heads, *rows = (ROOT / "docs" / "backbones.csv").read_text("utf-8").splitlines()
+    page = (ROOT / "docs" / "backbones.md").read_text("utf-8")
+    assert f"**{len(rows):,} of " in page
+    assert {line.count(",") for line in rows} == {heads.count(",")}
+    assert len({line.partition(",")[0] for line in rows}) == len(rows)
+    for line in rows:
+        _, _, *numbers = line.split(",")
+        assert all(re.fullmatch(r"\d[\d.x/]*", number) for number in numbers), line
+
+
 def test_every_public_name_has_its_place_in_the_api():
     page = (ROOT / "docs" / "api" / "index.md").read_text("utf-8")
     absent = [
