@@ -17,14 +17,15 @@ import speed_growth
 import speed_head
 import speed_input
 import speed_looks
+import speed_many
 import speed_network
 import speed_serving
 from pages import ROOT, fill, machine
 
 PAGE = ROOT / "docs" / "speed.md"
 FIGURE = ROOT / "docs" / "speed.png"
-SECTIONS = ("head", "network", "serving", "predict", "agreement", "decoding", "input", "explain",
-            "looks", "growth")  # fmt: skip
+SECTIONS = ("head", "network", "serving", "predict", "many", "agreement", "decoding", "input",
+            "explain", "looks", "growth")  # fmt: skip
 Section = Callable[[], list[str]]
 
 
@@ -36,6 +37,7 @@ def sections(args: argparse.Namespace) -> dict[str, Section]:
         "network": lambda: speed_network.measure(rounds),
         "serving": lambda: [speed_serving.measure(4 * rounds)],
         "predict": lambda: [speed_serving.measure_predict(rounds)],
+        "many": lambda: [speed_many.measure(rounds)],
         "explain": lambda: [speed_explain.measure(rounds)],
         "growth": lambda: speed_growth.measure(rounds, FIGURE),
     }
