@@ -190,6 +190,8 @@ def propose_boxes_for(
         return [model.propose(views).cpu().float() / side]
 
     positions = fill_store(store, shown, keys_of, see, model, resources, "proposals")
+    if len(pictures) == 0:
+        return Boxes({}, ())
     sizes = torch.tensor([pictures.size(index) * 2 for index in range(len(pictures))])
     boxes = store.rows(positions[:, 0])
     return Boxes.of_table(boxes.mul_(rearrange(sizes, "n side -> n 1 side")), pictures.names)
