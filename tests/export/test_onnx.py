@@ -118,11 +118,13 @@ def test_compiled_in_training_mode(backbone, patches):
     assert_same(found, wanted)
     for output in (found, wanted):
         output.logits.square().sum().backward()
+    # Of some weights the gradient is 0 but for rounding; eager, the LSTM is one call.
+    largest = max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None)
     for (name, ours), theirs in zip(twin.named_parameters(), model.parameters(), strict=True):
         assert ours.grad is not None or theirs.grad is None, name
         if theirs.grad is not None:
-            scale = float(theirs.grad.abs().max())
-            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-4 * scale + 1e-7)
+            least = 1e-4 * float(theirs.grad.abs().max()) + 1e-6 * largest
+            torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=least)
 
 
 @pytest.mark.slow
