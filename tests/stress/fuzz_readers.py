@@ -127,6 +127,23 @@ def boxes_json() -> Reader:
     )
 
 
+def boxes_tensors() -> Reader:
+    """The same as tensors."""
+    from recurrent_attention.data import Pictures, read_boxes, write_boxes
+
+    folder = Path(tempfile.mkdtemp())
+    Image.new("RGB", (20, 10)).save(folder / "a.png")
+    pictures = Pictures(folder, ["a.png"], [0], ["a"])
+    boxes = {"a.png": [[0.0, 0.0, 5.5, 5.0], [1.0, 2.0, 20.0, 10.0]], "b": [[0, 0, 1, 1]]}
+    write_boxes(folder / "boxes.safetensors", boxes)
+    words = [b"F32", b"I64", b"U8", b'"boxes"', b"a.png", b"data_offsets", b"[", b"]", b"0", b"-1"]
+    return Reader(
+        {"boxes.safetensors": (folder / "boxes.safetensors").read_bytes()},
+        words,
+        lambda root: read_boxes(root / "boxes.safetensors", pictures),
+    )
+
+
 def dogs() -> Reader:
     """The lists and the annotations of Stanford Dogs."""
     import scipy.io
@@ -262,4 +279,5 @@ READERS = {
     "safetensors": safetensors,
     "pth": pth,
     "boxes.json": boxes_json,
+    "boxes.safetensors": boxes_tensors,
 }
