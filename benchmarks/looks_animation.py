@@ -10,8 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
-from drawn_birds import SyntheticBirds
-from looks_figure import CONFIDENCE, EDGE, in_words
+from looks_figure import CONFIDENCE, EDGE, in_words, opened
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention._files import whole_file
-from recurrent_attention.data import TwoStreamDataset, find_patch_files, read_patch_file
+from recurrent_attention.data import TwoStreamDataset
 from recurrent_attention.inference.looking import probabilities_after
 
 CLASSES, LOOKS = 4, range(3, 7)
@@ -91,10 +90,7 @@ def frame(data: TwoStreamDataset, index: int, odds: Tensor, looks: int) -> Image
 
 
 def main() -> None:
-    run, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    model = TwoStreamClassifier.from_pretrained(run / "model").eval()
-    test = SyntheticBirds(folder, "test")
-    boxes = read_patch_file(find_patch_files(test.root.parent / "patches")[1], test)
+    model, test, boxes = opened(Path(sys.argv[1]), Path(sys.argv[2]))
     data = TwoStreamDataset.for_model(model, test, boxes)
     index, odds = choose(model, data)
     looks = range(stops_after(odds) + 1)

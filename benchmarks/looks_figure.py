@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from pages import ROOT
+from torch import Tensor
 
 from recurrent_attention import Prediction, TwoStreamClassifier
 from recurrent_attention.data import Pictures, find_patch_files, read_patch_file
@@ -22,11 +23,17 @@ EDGE = "#ffcc33"
 NUMBERED = 3  # the first boxes
 
 
-def looked_at(run: Path, data: Path) -> tuple[Pictures, list[Prediction]]:
-    """Let the model of a run look at all test birds until it is sure."""
+def opened(run: Path, data: Path) -> tuple[TwoStreamClassifier, Pictures, dict[str, Tensor]]:
+    """Return the model of a run, the test birds and their boxes."""
     model = TwoStreamClassifier.from_pretrained(run / "model").eval()
     test = SyntheticBirds(data, "test")
     boxes = read_patch_file(find_patch_files(test.root.parent / "patches")[1], test)
+    return model, test, boxes
+
+
+def looked_at(run: Path, data: Path) -> tuple[Pictures, list[Prediction]]:
+    """Let the model of a run look at all test birds until it is sure."""
+    model, test, boxes = opened(run, data)
     paths = [test.root / name for name in test.names]
     shown = [boxes[name][: model.num_patches] for name in test.names]
     return test, model.predict(paths, boxes=shown, confidence=CONFIDENCE)

@@ -1,11 +1,11 @@
 """Memory and time of each step from a folder of a million pictures to an evaluation.
 
-    python benchmarks/million.py --out /tmp/million --pictures 1000000 --classes 10000
+    python benchmarks/million.py --out runs/million --pictures 1000000 --classes 10000
 
 The pictures are JPEG files of 48 x 32 pixels, no two alike; the backbone is a stub (`test_resnet`
 at 32 pixels), so that what is left is what the package itself takes. Each step runs in a process of
-its own. Memory is what the process keeps for itself (anonymous pages) above a model that has
-answered once; files that it maps are shared by all processes, and stand in a column of their own.
+its own. The table has the memory that the process keeps for itself (anonymous pages), above a model
+that has answered once. Another column has the files that it maps, which all processes share.
 """
 
 import argparse

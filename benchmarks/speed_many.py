@@ -18,10 +18,10 @@ BACKBONE, LOOKS, FILES = "mobilenetv2_100", 10, 12
 BARE = "networks alone, on ready tensors"
 
 
-def write_pictures(folder: Path) -> list[Path]:
+def write_pictures(folder: Path, count: int) -> list[Path]:
     """Write photographs of different sizes, as large as those of CUB."""
     generator, draw, paths = np.random.default_rng(0), random.Random(0), []
-    for number in range(FILES):
+    for number in range(count):
         drawn = generator.integers(0, 255, (30, 40, 3), dtype=np.uint8)
         paths.append(folder / f"{number}.jpg")
         size = draw.choice([(500, 375), (375, 500), (500, 333), (448, 500)])
@@ -34,7 +34,7 @@ def cases(folder: Path) -> dict[str, Run]:
     model = TwoStreamClassifier(
         BACKBONE, 200, image_size=224, num_patches=LOOKS, patch_weighting="anytime"
     ).eval()
-    paths = write_pictures(folder)
+    paths = write_pictures(folder, FILES)
     whole = torch.randn(1, 3, model.image_size, model.image_size)
     finer = torch.randn(1, 3, model.proposal_size, model.proposal_size)
     parts = torch.randn(LOOKS, 3, model.patch_size, model.patch_size)

@@ -4,11 +4,10 @@ import copy
 import tempfile
 from pathlib import Path
 
-import numpy as np
 import onnxruntime
 import torch
 from pages import table
-from PIL import Image
+from speed_many import write_pictures
 from timing import Run, interleave, median, ratio
 
 from recurrent_attention import TwoStreamClassifier, export_onnx
@@ -58,11 +57,7 @@ def predict_cases(backbone: str, folder: Path) -> dict[str, Run]:
     ).eval()
     export_onnx(model, folder / "model.onnx", graph="predict")
     loaded = OnnxClassifier(folder / "model.onnx")
-    generator, paths = np.random.default_rng(0), []
-    for number in range(FILES):
-        drawn = generator.integers(0, 255, (30, 40, 3), dtype=np.uint8)
-        paths.append(folder / f"{number}.jpg")
-        Image.fromarray(drawn).resize((500, 375)).save(paths[-1])
+    paths = write_pictures(folder, FILES)
     return {"torch": lambda: model.predict(paths), "onnxruntime": lambda: loaded.predict(paths)}
 
 

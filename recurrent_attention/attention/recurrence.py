@@ -7,7 +7,6 @@ batched or differentiated forward, and in eval mode it keeps nothing for a backw
 """
 
 from collections.abc import Sequence
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -31,21 +30,26 @@ def recurrent_states(
     Returns:
         (b t d) output of the top layer at each step.
     """
-    if _one_call_is_better(cells, inputs, training=training):
-        return _in_one_call(cells, inputs.expand(-1, steps, -1), training=training)
+    weights: list[Tensor] = []  # in the order of torch.lstm
+    for cell in cells:
+        weights += cell.parameters()
+    states: Tensor
+    if _one_call_is_better(weights, inputs, training=training):
+        start = inputs.new_zeros(len(cells), inputs.shape[0], cells[0].hidden_size)
+        states, *_ = torch.lstm(
+            inputs.expand(-1, steps, -1), (start, start), weights,
+            has_biases=True, num_layers=len(cells), dropout=0.0, train=training,
+            bidirectional=False, batch_first=True,
+        )  # fmt: skip
+        return states
     states = inputs
     for cell in cells:
         states = _unroll(cell, states, steps)
     return states
 
 
-def _weights_of(cells: Sequence[nn.LSTMCell]) -> list[Tensor]:
-    """Return the weights of all layers in the order of `torch.lstm`."""
-    return list(chain.from_iterable(cell.parameters() for cell in cells))
-
-
-def _one_call_is_better(cells: Sequence[nn.LSTMCell], inputs: Tensor, *, training: bool) -> bool:
-    every = [inputs, *_weights_of(cells)]
+def _one_call_is_better(weights: list[Tensor], inputs: Tensor, *, training: bool) -> bool:
+    every = [inputs, *weights]
     if not all(
         type(tensor) in (Tensor, nn.Parameter)
         and (tensor.device.type, tensor.dtype) == ("cpu", torch.float32)
@@ -66,17 +70,6 @@ def _is_transformed(inputs: Tensor) -> bool:
         or torch._C._are_functorch_transforms_active()
         or forward_ad.unpack_dual(inputs).tangent is not None  # type: ignore[no-untyped-call]
     )
-
-
-def _in_one_call(cells: Sequence[nn.LSTMCell], inputs: Tensor, *, training: bool) -> Tensor:
-    start = inputs.new_zeros(len(cells), inputs.shape[0], cells[0].hidden_size)
-    states: Tensor
-    states, *_ = torch.lstm(
-        inputs, (start, start), _weights_of(cells),
-        has_biases=True, num_layers=len(cells), dropout=0.0, train=training, bidirectional=False,
-        batch_first=True,
-    )  # fmt: skip
-    return states
 
 
 def _unroll(cell: nn.LSTMCell, inputs: Tensor, steps: int) -> Tensor:

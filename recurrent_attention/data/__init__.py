@@ -1,9 +1,8 @@
 """Pictures, their boxes, and the pairs of image and patches that the two streams take."""
 
+from recurrent_attention.data.authors_patches import find_patch_files, read_patch_file
 from recurrent_attention.data.boxes import (
-    find_patch_files,
     read_boxes,
-    read_patch_file,
     write_boxes,
 )
 from recurrent_attention.data.checking import CheckReport, Problem, check_pictures

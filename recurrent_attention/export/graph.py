@@ -190,13 +190,7 @@ def check_answers(graph: OnnxGraph, path: os.PathLike[str]) -> None:
     Raises:
         RuntimeError: if an output differs by more than `TOLERANCE`, or is not finite.
     """
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors; warnings are about its own optimisations
-    session = onnxruntime.InferenceSession(
-        os.fspath(path), options, providers=["CPUExecutionProvider"]
-    )
+    session = session_of(os.fspath(path))
     inputs = graph.example(BATCH + 1, PATCHES - 1)
     wanted = {name: tensor.cpu() for name, tensor in graph.answer(**inputs).items()}
     arrays = {name: tensor.cpu().numpy() for name, tensor in inputs.items()}
@@ -213,6 +207,19 @@ def check_answers(graph: OnnxGraph, path: os.PathLike[str]) -> None:
                 f"Expected the ONNX graph to answer as the model does, but its `{name}` differ by "
                 f"{share:.1e} of the largest. Are the model's outputs finite?"
             )
+
+
+def session_of(model: str | bytes) -> Any:
+    """Open a model in onnxruntime, on the CPU and with as many threads as torch.
+
+    Args:
+        model: path of a file, or its bytes.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors; warnings are about its own optimisations
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def import_onnxruntime() -> Any:

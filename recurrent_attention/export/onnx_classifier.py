@@ -14,9 +14,9 @@ from recurrent_attention._errors import ArgumentError, first_line, printable
 from recurrent_attention._files import check_regular_file
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.export.graph import MAP_OF, import_onnxruntime
+from recurrent_attention.export.graph import MAP_OF, import_onnxruntime, session_of
 from recurrent_attention.export.pieces import parts_of, take_heads
-from recurrent_attention.hub.config import checked_config
+from recurrent_attention.hub.config_checks import checked_config
 from recurrent_attention.hub.skeleton import build_skeleton
 from recurrent_attention.network import TwoStreamNetwork
 
@@ -113,7 +113,7 @@ class OnnxBackbone(FeatureBackbone):
 
 def _load(path: Path) -> TwoStreamClassifier:
     check_regular_file(path, "an ONNX file")
-    onnx, onnxruntime = _import_both()
+    onnx = _import_onnx()
     try:
         proto = onnx.load_model(path, load_external_data=False)
         entries = {entry.key: json.loads(entry.value) for entry in proto.metadata_props}
@@ -133,7 +133,7 @@ def _load(path: Path) -> TwoStreamClassifier:
         network.measured_offsets.of_global = real_number(
             entries["cell_offset"], "cell_offset", -1, 1
         )
-        _run_backbones_by(onnxruntime, network, parts_of(proto))
+        _run_backbones(network, parts_of(proto))
         network.load_state_dict(heads, assign=True)
     except ArgumentError:
         raise
@@ -148,38 +148,34 @@ def _not_a_model(path: Path, reason: str) -> ValueError:
     )
 
 
-def _run_backbones_by(onnxruntime: Any, network: TwoStreamNetwork, parts: dict[str, Any]) -> None:
+def _run_backbones(network: TwoStreamNetwork, parts: dict[str, Any]) -> None:
     """Put sessions of onnxruntime in the place of both backbones."""
     sides = {"images": network.image_size, "finer": network.proposal_size}
     of_global = {
-        side: (_session(onnxruntime, parts[given]), given, MAP_OF[given])
+        side: (session_of(parts[given].SerializeToString()), given, MAP_OF[given])
         for given, side in sides.items()
         if given in parts
     }
     of_local = {
-        network.patch_size: (_session(onnxruntime, parts["patches"]), "patches", "local_map")
+        network.patch_size: (
+            session_of(parts["patches"].SerializeToString()),
+            "patches",
+            "local_map",
+        )
     }
     network.global_backbone = OnnxBackbone(network.global_backbone, of_global)
     network.local_backbone = OnnxBackbone(network.local_backbone, of_local)
 
 
-def _session(onnxruntime: Any, proto: Any) -> Any:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors; warnings are about its own optimisations
-    return onnxruntime.InferenceSession(
-        proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-
-
-def _import_both() -> tuple[Any, Any]:
+def _import_onnx() -> Any:
     try:
         import onnx
         import onnx.utils
 
-        return onnx, import_onnxruntime()
+        import_onnxruntime()
     except ImportError as error:
         raise ImportError(
             "Expected onnx and onnxruntime to run an ONNX file with, but they are not installed. "
             "Run: pip install 'recurrent-attention[onnx]'"
         ) from error
+    return onnx

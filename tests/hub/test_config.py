@@ -13,7 +13,8 @@ from huggingface_hub import PyTorchModelHubMixin
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention._errors import ArgumentError
-from recurrent_attention.hub.config import MOST, MOST_BYTES, read_config
+from recurrent_attention.hub.config import MOST_BYTES, read_config
+from recurrent_attention.hub.config_checks import MOST
 
 KEYS = [
     *("backbone", "backbone_kwargs", "local_backbone", "class_names", "drop_rate", "fusion_weight"),
