@@ -219,6 +219,9 @@ def session_of(model: str | bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors; warnings are about its own optimisations
+    # Its threads wait for work in a loop, which is fast within a pass. After it, torch's need the
+    # cores: to cut pictures, to propose boxes and for the heads.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

@@ -59,10 +59,10 @@ class FeatureStore:
         short = hashlib.sha256(digest.encode()).hexdigest()[:16]
         return cls(None if cache_dir is None else cache_dir / short)
 
-    def find(self, keys: Sequence[bytes]) -> Tensor:
+    def find(self, keys: Sequence[bytes] | Bytes) -> Tensor:
         """Return the position (n) of each key's row, -1 where there is none."""
         self._sort()
-        table = _table_of(keys)
+        table = table_of(keys)
         prefixes = _prefixes_of(table)
         found = np.full(len(table), -1, np.int64)
         at = np.searchsorted(self._prefixes, prefixes)
@@ -76,24 +76,14 @@ class FeatureStore:
             at[left] += 1
         return torch.from_numpy(found)
 
-    def find_each(
-        self, keys_of: Callable[[int], Sequence[bytes]], indices: Sequence[int]
-    ) -> Tensor:
-        """Return the positions (n m) of the m keys that `keys_of` gives for each index."""
-        found = [
-            self.find([key for index in some for key in keys_of(index)]).view(len(some), -1)
-            for some in batched(indices, KEYS_AT_ONCE)
-        ]
-        return torch.cat(found) if found else torch.empty(0, 1, dtype=torch.long)
-
     def rows(self, positions: Tensor) -> Tensor:
         """Read the rows (n ...) at positions (n)."""
         self._sort()
         return self._gather(self._features, positions.numpy())
 
-    def add(self, keys: Sequence[bytes], features: Tensor) -> None:
+    def add(self, keys: Sequence[bytes] | Bytes, features: Tensor) -> None:
         """Keep features (n ...) under n keys."""
-        tensors = {"keys": torch.from_numpy(_table_of(keys)), "features": features.contiguous()}
+        tensors = {"keys": torch.from_numpy(table_of(keys)), "features": features.contiguous()}
         name = hashlib.sha256(tensors["keys"].numpy().tobytes()).hexdigest() + ".safetensors"
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -163,13 +153,13 @@ class Pending:
 
     def __init__(self, store: FeatureStore) -> None:
         self.store = store
-        self._keys: list[bytes] = []
+        self._keys: list[Bytes] = []
         self._features: list[Tensor] = []
         self._since = time.monotonic()
 
-    def add(self, keys: Sequence[bytes], features: Tensor) -> None:
+    def add(self, keys: Sequence[bytes] | Bytes, features: Tensor) -> None:
         """Keep features (n ...) under n keys, sooner or later."""
-        self._keys += keys
+        self._keys.append(table_of(keys))
         self._features.append(features)
         late = time.monotonic() - self._since > SECONDS_BETWEEN_FILES
         if late or sum(found.nbytes for found in self._features) > BYTES_OF_A_FILE:
@@ -178,7 +168,7 @@ class Pending:
     def flush(self) -> None:
         """Keep what is left."""
         if self._keys:
-            self.store.add(self._keys, torch.cat(self._features))
+            self.store.add(np.concatenate(self._keys), torch.cat(self._features))
         self._keys, self._features, self._since = [], [], time.monotonic()
 
 
@@ -189,9 +179,22 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
-def _table_of(keys: Sequence[bytes]) -> Bytes:
-    """Put n keys into a table (n 32)."""
+def table_of(keys: Sequence[bytes] | Bytes) -> Bytes:
+    """Put n keys into a table (n 32), where they are not in one."""
+    if isinstance(keys, np.ndarray):
+        return keys
     return np.frombuffer(bytearray(b"".join(keys)), np.uint8).reshape(-1, KEY_BYTES)
+
+
+def tables_of(keys_of: Callable[[int], Sequence[bytes]], indices: Sequence[int]) -> Bytes:
+    """Put the m keys that `keys_of` gives for each of n indices into a table (n m 32)."""
+    found = [
+        table_of([key for index in some for key in keys_of(index)]).reshape(
+            len(some), -1, KEY_BYTES
+        )
+        for some in batched(indices, KEYS_AT_ONCE)
+    ]
+    return np.concatenate(found) if found else np.empty((0, 1, KEY_BYTES), np.uint8)
 
 
 def _prefixes_of(table: Bytes) -> Any:

@@ -186,10 +186,12 @@ def propose_boxes_for(
     def keys_of(index: int) -> list[bytes]:
         return [key_of(*look_of(shown, index), side, model.num_patches)]
 
-    def see(views: Tensor) -> list[Tensor]:
-        return [model.propose(views).cpu().float() / side]
+    with eval_view(model) as view:  # once; `propose` would build one a picture
 
-    positions = fill_store(store, shown, keys_of, see, model, resources, "proposals")
+        def see(views: Tensor) -> list[Tensor]:
+            return [view.propose(views).cpu().float() / side]
+
+        positions = fill_store(store, shown, keys_of, see, view, resources, "proposals")
     if len(pictures) == 0:
         return Boxes({}, ())
     sizes = torch.tensor([pictures.size(index) * 2 for index in range(len(pictures))])

@@ -13,7 +13,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.images.views import EDITION, cut_view, reduction_for
 from recurrent_attention.training.draws import plainly
-from recurrent_attention.training.feature_store import FeatureStore, Pending
+from recurrent_attention.training.feature_store import KEY_BYTES, FeatureStore, Pending, tables_of
 from recurrent_attention.training.networks import in_dtype_of
 from recurrent_attention.training.processes import Resources, share_of_missing
 
@@ -88,19 +88,22 @@ def fill_store(
     device and in its dtype, and returns for each of the keys the rows (b ...) that go under it.
     Return the positions (n m) of all rows.
     """
-    every = range(len(shown.pictures))
-    positions = store.find_each(keys_of, every)
+    keys = tables_of(keys_of, range(len(shown.pictures)))  # once: each reads a whole file
+
+    def find(keys: Any) -> Tensor:
+        return store.find(keys.reshape(-1, KEY_BYTES)).view(keys.shape[:2])
+
+    positions = find(keys)
     absent = (positions < 0).any(1).nonzero()[:, 0].tolist()
     missing = share_of_missing(absent)
     device = next(model.parameters()).device
     batch_size = PICTURES_PER_PASS_CPU if device.type == "cpu" else PICTURES_PER_PASS
     pending = Pending(store)
     for indices, views in read_each(shown, missing, batch_size, resources, description):
-        keys = [keys_of(index) for index in indices.tolist()]
         for number, rows in enumerate(see(in_dtype_of(model, views.to(device))[0])):
-            pending.add([own[number] for own in keys], rows)
+            pending.add(keys[indices.numpy(), number], rows)
     pending.flush()
     store.exchange()
     if absent:
-        positions[absent] = store.find_each(keys_of, absent)
+        positions[absent] = find(keys[absent])
     return positions

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from recurrent_attention import TwoStreamClassifier
+from recurrent_attention import TwoStreamClassifier, _modes
 from recurrent_attention.data import (
     Pictures,
     TwoStreamDataset,
@@ -41,6 +41,23 @@ def accuracy(model, pictures):
             logits = model.eval().classify_global(model.global_backbone(whole(model, picture, 32)))
         right += int(logits.argmax()) == label
     return right / len(pictures)
+
+
+def test_many_pictures_take_one_view_and_each_file_is_read_once_for_its_key(tmp_path, monkeypatch):
+    """A view of the model in eval mode for each picture took more time than a small backbone."""
+    names = [f"{number}.png" for number in range(6)]
+    for number, name in enumerate(names):
+        Image.new("RGB", (40, 30), (number, 0, 0)).save(tmp_path / name)
+    pictures = Pictures(tmp_path, names, [0, 1] * 3, ["a", "b"])
+    model = make().train()
+    views, contents = [], []
+    view_of, content = _modes.view_of, Pictures.content
+    monkeypatch.setattr(_modes, "view_of", lambda one: views.append(one) or view_of(one))
+    monkeypatch.setattr(Pictures, "content", lambda *a: contents.append(a) or content(*a))
+    fit_global_head(model, pictures, recipe=Recipe(epochs=1, freeze=True), **QUIET)
+    propose_boxes_for(model, pictures, **QUIET)
+    assert len(views) == 3  # for the features, for the epochs, for the boxes
+    assert len(contents) == 2 * len(names)
 
 
 def test_a_large_jpeg_is_decoded_in_part_where_the_view_is_small(tmp_path, monkeypatch):
