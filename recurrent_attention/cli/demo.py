@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from recurrent_attention._devices import device_of
 from recurrent_attention._errors import first_line
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.cli.options import model_argument
+from recurrent_attention.cli.options import device_option, model_argument
 from recurrent_attention.inference.demo import build_demo
 
 FIRST_PORT, PORTS = 7860, 100  # where Gradio itself begins, and how many it tries
@@ -30,7 +31,8 @@ FIRST_PORT, PORTS = 7860, 100  # where Gradio itself begins, and how many it tri
     "--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860]"
 )
 @click.option("--open/--no-open", "browser", default=False, help="Open the page in a browser.")
-def demo(model: str, host: str, port: int | None, browser: bool) -> None:
+@device_option
+def demo(model: str, host: str, port: int | None, browser: bool, device: str) -> None:
     """Serve a page where MODEL explains pictures that are dropped on it.
 
     Its names with probabilities, its boxes, and look by look what speaks for a class. Ctrl-C ends
@@ -38,7 +40,8 @@ def demo(model: str, host: str, port: int | None, browser: bool) -> None:
     """
     try:
         free = free_port(host, port)
-        loaded = TwoStreamClassifier.from_pretrained(model)
+        chosen = device_of(device)
+        loaded = TwoStreamClassifier.from_pretrained(model).to(chosen)
         # Gradio leaves files of uploads behind; in a folder of their own they end with it.
         with TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True) as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder

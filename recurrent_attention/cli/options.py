@@ -1,5 +1,8 @@
 """Arguments and options that several subcommands have."""
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 at_least_one = click.IntRange(1)
@@ -11,4 +14,18 @@ num_workers_option = click.option(
     help="Processes that read.",
     show_default=True,
 )
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps or xpu."
+)
 quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar.")
+
+
+def precision_option_of(default: str) -> Callable[[Any], Any]:
+    """Make the option `--precision`, with the default of a subcommand."""
+    return click.option(
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+        default=default,
+        show_default=True,
+        help="auto: bf16 on a GPU that has it, else fp32.",
+    )

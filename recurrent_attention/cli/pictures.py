@@ -8,14 +8,17 @@ from typing import Any
 
 import click
 
+from recurrent_attention._devices import autocast_to, device_of
 from recurrent_attention._errors import printable
 from recurrent_attention._files import check_new_file, kind_of, make_folder, whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.cli.failures import sentence_of
 from recurrent_attention.cli.options import (
     at_least_one,
+    device_option,
     model_argument,
     num_workers_option,
+    precision_option_of,
     quiet_option,
 )
 from recurrent_attention.data import Pictures, check_pictures, pictures_under, write_boxes
@@ -57,10 +60,18 @@ def files_of(given: tuple[Path, ...]) -> list[Path]:
     type=click.FloatRange(0, 1),
     help="Look at one more box only until the answer has this probability.  [default: all looks]",
 )
+@precision_option_of("fp32")
+@device_option
 @num_workers_option
 @quiet_option
 def predict(
-    model: str, pictures: tuple[Path, ...], table: Path | None, quiet: bool, **words: Any
+    model: str,
+    pictures: tuple[Path, ...],
+    table: Path | None,
+    precision: str,
+    device: str,
+    quiet: bool,
+    **words: Any,
 ) -> None:
     """Name what is on PICTURES: files, or folders of them, at any depth.
 
@@ -71,25 +82,34 @@ def predict(
     files = files_of(pictures)
     if table is not None:
         check_new_file(table)
-    loaded = (
-        OnnxClassifier(model).network
-        if Path(model).is_file()
-        else TwoStreamClassifier.from_pretrained(model)
-    )
+    loaded = _load(model, device, precision)
     shown = not quiet and (table is not None or len(files) > 1)
     answers = predict_files(loaded, files, progress=shown, **words)
-    if table is None:
-        bad = 0
-        for answer in answers:
-            bad += answer.prediction is None
-            click.echo(f"{printable(answer.path)}\n{_in_words(answer)}")
-    else:
-        rows = list(answers)
-        bad = sum(answer.prediction is None for answer in rows)
-        with whole_file(table) as beside:
-            beside.write_text(_as_csv(rows, words["top_k"]), encoding="utf-8", newline="")
-        click.echo(f"{len(rows) - bad} of {len(rows)} pictures in {printable(table)}", err=True)
+    with autocast_to(precision, next(loaded.parameters()).device):
+        if table is None:
+            bad = 0
+            for answer in answers:
+                bad += answer.prediction is None
+                click.echo(f"{printable(answer.path)}\n{_in_words(answer)}")
+        else:
+            rows = list(answers)
+            bad = sum(answer.prediction is None for answer in rows)
+            with whole_file(table) as beside:
+                beside.write_text(_as_csv(rows, words["top_k"]), encoding="utf-8", newline="")
+            click.echo(f"{len(rows) - bad} of {len(rows)} pictures in {printable(table)}", err=True)
     sys.exit(1 if bad else 0)
+
+
+def _load(model: str, device: str, precision: str) -> TwoStreamClassifier:
+    chosen = device_of(device)
+    if not Path(model).is_file():
+        return TwoStreamClassifier.from_pretrained(model).to(chosen)
+    if (device not in ("auto", "cpu")) or precision not in ("auto", "fp32"):
+        raise ValueError(
+            f"Expected --device cpu and --precision fp32 for the ONNX file {printable(model)}, but "
+            f"got {device} and {precision}. Give the folder of the model instead."
+        )
+    return OnnxClassifier(model).network
 
 
 def _in_words(answer: FileAnswer) -> str:
@@ -128,14 +148,18 @@ def _as_csv(answers: list[FileAnswer], top_k: int) -> str:
     help="Folder for the figures, one a picture.",
 )
 @click.option("--target", help="Class to explain, a name or an index.  [default: its own answer]")
-def explain(model: str, pictures: tuple[Path, ...], out: Path, target: str | None) -> None:
+@device_option
+def explain(
+    model: str, pictures: tuple[Path, ...], out: Path, target: str | None, device: str
+) -> None:
     """Draw where both streams of MODEL look in PICTURES, step by step.
 
     A file that cannot be read is named with its reason, and stops nothing; the exit status is
     then 1.
     """
     files = files_of(pictures)
-    loaded = TwoStreamClassifier.from_pretrained(model)
+    chosen = device_of(device)
+    loaded = TwoStreamClassifier.from_pretrained(model).to(chosen)
     wanted: str | int | None = target
     if target is not None and target not in (loaded.class_names or ()) and target.isdecimal():
         wanted = int(target)
@@ -163,10 +187,17 @@ def explain(model: str, pictures: tuple[Path, ...], out: Path, target: str | Non
     "--out", type=click.Path(path_type=Path), default=Path("boxes.json"), show_default=True
 )
 @click.option("--num-patches", type=at_least_one, help="For each picture.  [default: the model's]")
+@device_option
 @num_workers_option
 @quiet_option
 def boxes(
-    model: str, folder: Path, out: Path, num_patches: int | None, num_workers: int, quiet: bool
+    model: str,
+    folder: Path,
+    out: Path,
+    num_patches: int | None,
+    quiet: bool,
+    num_workers: int,
+    **words: Any,
 ) -> None:
     """Write a file of label-free boxes for all pictures in FOLDER, at any depth.
 
@@ -192,7 +223,8 @@ def boxes(
         raise ValueError(
             f"Expected pictures that can be read in {printable(folder)}, but found none."
         )
-    found = propose_boxes_for(loaded, listed, num_workers=num_workers, progress=not quiet)
+    words |= {"num_workers": num_workers, "progress": not quiet}
+    found = propose_boxes_for(loaded, listed, **words)
     write_boxes(out, found)
     click.echo(f"boxes of {len(listed)} of {len(names)} pictures in {printable(out)}", err=True)
     sys.exit(1 if bad else 0)

@@ -10,24 +10,17 @@ from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.cli.options import (
     at_least_one,
+    device_option,
     model_argument,
     num_workers_option,
+    precision_option_of,
     quiet_option,
 )
 from recurrent_attention.data.augmentation import NAMED, named_augment
 
 positive = click.FloatRange(0, min_open=True)
 share = click.FloatRange(0, 1)
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps or xpu."
-)
-precision_option = click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="auto: bf16 on a GPU that has it, else fp32.",
-)
+precision_option = precision_option_of("auto")
 weights_option = click.option(
     "--weights", help="File of its weights, or none.  [default: timm downloads them]"
 )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recurrent_attention._devices import Device
 from recurrent_attention._files import whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures
@@ -17,7 +18,7 @@ from recurrent_attention.training.ablation_rows import rows_of
 from recurrent_attention.training.ablation_table import Row, as_markdown, write_table
 from recurrent_attention.training.own_pictures import NUM_PATCHES, train
 from recurrent_attention.training.parts import Parts, parts_of_folder
-from recurrent_attention.training.processes import Device, join_processes
+from recurrent_attention.training.processes import join_processes
 from recurrent_attention.training.proposals import boxes_of_parts
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.ten_crop import answers_over_ten_crops

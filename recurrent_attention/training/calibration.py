@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor
 
+from recurrent_attention._devices import Device
 from recurrent_attention._settings import TEMPERATURES
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
@@ -17,7 +18,7 @@ from recurrent_attention.training.evaluation import (
     fixed_views_of,
     ready_to_answer,
 )
-from recurrent_attention.training.processes import Device, Resources
+from recurrent_attention.training.processes import Resources
 
 MOST_UPDATES = 100  # of L-BFGS, which needs about ten
 

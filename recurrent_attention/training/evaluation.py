@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from recurrent_attention._devices import Device
 from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
@@ -20,7 +21,7 @@ from recurrent_attention.training.answers import Answers, best_classes
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
 from recurrent_attention.training.features import FeatureDataset, frozen_features
 from recurrent_attention.training.networks import Heads, Streams
-from recurrent_attention.training.processes import Device, Resources
+from recurrent_attention.training.processes import Resources
 from recurrent_attention.training.scores import Scores, show_scores
 from recurrent_attention.training.views import ShownBoxes, Views, views_of
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from recurrent_attention._devices import Device
 from recurrent_attention._modes import kept_modes
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
@@ -21,7 +22,7 @@ from recurrent_attention.training.networks import (
     own_training,
 )
 from recurrent_attention.training.optimization import backbone_parameters, check_trainable
-from recurrent_attention.training.processes import Device, Resources
+from recurrent_attention.training.processes import Resources
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.run_folder import RunFolder
 from recurrent_attention.training.tracking import Trackers, checked_trackers

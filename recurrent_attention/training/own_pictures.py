@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from recurrent_attention._devices import Device
 from recurrent_attention._files import check_new_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
@@ -19,7 +20,6 @@ from recurrent_attention.training.evaluation import Evaluation, Precision, evalu
 from recurrent_attention.training.fitting import FitResult, fit
 from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import (
-    Device,
     chosen_device,
     from_main,
     join_processes,

@@ -17,8 +17,9 @@ from accelerate.utils import broadcast_object_list, gather_object, patch_environ
 from torch import nn
 from tqdm.auto import tqdm
 
+from recurrent_attention._devices import Device, device_of, precision_of
+
 T = TypeVar("T")
-Device = str | torch.device  # see `chosen_device`
 SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
@@ -50,32 +51,10 @@ def chosen_device(device: Device) -> Iterator[bool]:
     Yield whether it is the CPU. Accelerate has to be told: otherwise, where there is no GPU, it
     lets each of several processes train by itself, over the same files.
     """
-    kinds = {"cuda": torch.cuda, "mps": torch.backends.mps, "xpu": torch.xpu}
-    if isinstance(device, str) and device == "auto":
-        yield not any(module.is_available() for module in kinds.values())
+    wanted = device_of(device)
+    if wanted.type == "cpu" or device == "auto":
+        yield wanted.type == "cpu"
         return
-    known = (
-        "Expected `device` to be 'auto', 'cpu', 'cuda', 'cuda:1', 'mps', 'xpu' or a torch.device"
-    )
-    try:
-        wanted = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"{known}, but got {device!r}.") from None
-    if wanted.type not in ("cpu", *kinds):
-        raise ValueError(f"{known}, but got {device!r}.")
-    if wanted.type == "cpu":
-        yield True
-        return
-    module = kinds[wanted.type]
-    count = 0
-    if module.is_available():
-        count = module.device_count() if hasattr(module, "device_count") else 1
-    if (wanted.index or 0) >= count:
-        found = f"{count} of them" if count else "none"
-        raise ValueError(
-            f"Expected a device for device={str(wanted)!r}, but torch finds {found}. Use "
-            "device='cpu'."
-        )
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1
     with patch_environment(**({"ACCELERATE_TORCH_DEVICE": str(wanted)} if alone else {})):
         yield False
@@ -102,9 +81,7 @@ class Resources:
         tracked_in: Path | None = None,
     ) -> None:
         with chosen_device(device) as cpu:
-            if precision == "auto":
-                has_it = not cpu and torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-                precision = "bf16" if has_it else "fp32"
+            precision = precision_of(precision, device_of(device))
             # Accelerate keeps one state a process; another call's settings need a fresh one.
             AcceleratorState._reset_state(reset_partial_state=True)
             self.accelerator = Accelerator(

@@ -10,6 +10,7 @@ from einops import rearrange
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from recurrent_attention._devices import Device
 from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.boxes import Boxes, read_boxes, write_boxes
@@ -19,7 +20,6 @@ from recurrent_attention.training.features import whole_features
 from recurrent_attention.training.networks import own_training
 from recurrent_attention.training.optimization import Schedule, check_trainable, optimizer_of
 from recurrent_attention.training.processes import (
-    Device,
     Resources,
     join_processes,
     take_over_from_main,

@@ -5,11 +5,12 @@ from einops import rearrange, reduce
 from torch import Tensor
 from torchvision.transforms.v2.functional import ten_crop
 
+from recurrent_attention._devices import Device
 from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures
 from recurrent_attention.training.networks import in_dtype_of
-from recurrent_attention.training.processes import Device, Resources
+from recurrent_attention.training.processes import Resources
 from recurrent_attention.training.reading import WholePictures, read_each
 
 WHOLE_OVER_CROP = 8 / 7  # 256 pixels for crops of 224, as Krizhevsky et al. (2012) had it

@@ -76,6 +76,32 @@ def test_predict_stops_when_it_is_sure(birds, tmp_path):
     assert "2 looks" in said
 
 
+def test_predict_in_bf16_answers_nearly_alike(birds, tmp_path):
+    """The boxes of both precisions may differ by a cell, so one whole picture is looked at."""
+    model = make(num_classes=3, class_names=["auk", "emu", "owl"], num_patches=1,
+                 patch_weighting="anytime")  # fmt: skip
+    with torch.no_grad():
+        model.global_head.weight.mul_(5)
+    model.save_pretrained(tmp_path / "model")
+    shares = {}
+    for precision in ("fp32", "bf16"):
+        words = ("--csv", tmp_path / "out.csv", "--quiet", "--precision", precision, "--looks", 1)
+        assert run("predict", tmp_path / "model", birds, *words).exit_code == 0
+        rows = csv.DictReader((tmp_path / "out.csv").open(newline="", encoding="utf-8"))
+        shares[precision] = [float(row["probability_1"]) for row in rows]
+    assert shares["bf16"] != shares["fp32"]
+    assert shares["bf16"] == pytest.approx(shares["fp32"], abs=0.02)
+
+
+@pytest.mark.parametrize("command", ["predict", "explain", "boxes", "demo"])
+def test_a_device_that_is_not_there_is_named(model, birds, command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = () if command == "demo" else (birds,)
+    found = run(command, model, *words, "--device", "cuda:77")
+    assert found.exit_code == 2
+    assert "Expected a device for device='cuda:77', but torch finds " in found.stderr
+
+
 def test_predict_of_another_model_cannot_stop(model, birds):
     found = run("predict", model, birds / "owl" / "1.png", "--confidence", 0.9)
     assert found.exit_code == 2

@@ -117,6 +117,13 @@ def test_the_command_answers_as_with_the_folder(exported, tmp_path):
     assert "Expected" in found.output
 
 
+def test_a_file_is_for_the_cpu_in_float32(exported):
+    _, path = exported
+    refused = run("predict", str(path), str(path), "--precision", "bf16")
+    assert refused.exit_code == 2
+    assert "Expected --device cpu and --precision fp32 for the ONNX file " in refused.stderr
+
+
 def changed(path, folder, change):
     proto = onnx.load(path)
     change(proto)
