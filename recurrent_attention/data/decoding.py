@@ -2,9 +2,10 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,6 +21,7 @@ from recurrent_attention.images.reading import open_picture, picture_size, unrea
 Fault = Literal["unreadable", "decompression bomb", "wrong size", "wrong range"]
 MIN_SIDE = 8  # pixels: below, a picture shows nothing, and most backbones leave no cell of it
 PICTURES_AT_ONCE = 16  # that a worker is handed; handing them over one by one costs more time
+PICTURES_WAITING = 4096  # that all workers are handed, before the next ones
 
 
 class BadPicture(NamedTuple):
@@ -98,12 +100,13 @@ def decode(path: Path) -> Decoded:
 
 
 def decode_all(
-    paths: Sequence[Path], *, num_workers: int, progress: bool, description: str
+    paths: Iterable[Path], total: int, *, num_workers: int, progress: bool, description: str
 ) -> Iterator[Decoded]:
     """Decode pictures, in their order.
 
     Args:
-        paths: of the files.
+        paths: of the files; they are asked for when it is their turn.
+        total: how many they are, for the bar.
         num_workers: processes that decode; 0 is this one.
         progress: show a bar.
         description: of the bar.
@@ -117,23 +120,25 @@ def decode_all(
     """
     if num_workers < 0:
         raise ValueError(f"Expected `num_workers` to be at least 0, but got {num_workers}.")
-    with tqdm(total=len(paths), desc=description, unit="picture", disable=not progress) as bar:
+    with tqdm(total=total, desc=description, unit="picture", disable=not progress) as bar:
         for found in map(decode, paths) if num_workers == 0 else _in_processes(paths, num_workers):
             bar.update()
             yield found
 
 
-def _in_processes(paths: Sequence[Path], num_workers: int) -> Iterator[Decoded]:
+def _in_processes(paths: Iterable[Path], num_workers: int) -> Iterator[Decoded]:
     pool = ProcessPoolExecutor(num_workers, initializer=leave_signals)
-    done = 0
     try:
-        for found in pool.map(decode, paths, chunksize=PICTURES_AT_ONCE):
-            yield found
-            done += 1
+        left = iter(paths)
+        while some := list(islice(left, PICTURES_WAITING)):
+            waiting = iter(some)
+            for found in pool.map(decode, some, chunksize=PICTURES_AT_ONCE):
+                next(waiting)
+                yield found
     except BrokenProcessPool as error:
         raise RuntimeError(
             "Expected each process to decode its pictures, but one was ended, perhaps for want of "
-            f"memory, at {paths[done]} or soon after it. Take fewer `num_workers`."
+            f"memory, at {next(waiting)} or soon after it. Take fewer `num_workers`."
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # also where the caller stops early

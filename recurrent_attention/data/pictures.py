@@ -232,16 +232,19 @@ class Pictures(Dataset[tuple[Opened, int]]):
             ValueError: if `num_workers` is negative.
             RuntimeError: if a worker is ended from outside, as by a system without memory.
         """
-        paths = [self.path(index) for index in range(len(self))]
         decoded = decode_all(
-            paths, num_workers=num_workers, progress=progress, description="read pictures"
+            map(self.path, range(len(self))),
+            len(self),
+            num_workers=num_workers,
+            progress=progress,
+            description="read pictures",
         )
         kept, bad = [], []
         for index, found in enumerate(decoded):
             if found.is_readable:
                 kept.append(index)
             else:
-                bad.append(BadPicture(paths[index], found.reason))
+                bad.append(BadPicture(self.path(index), found.reason))
         return self.subset(kept), bad
 
     def split(self, fraction: float, *, seed: int) -> tuple[Self, Self]:

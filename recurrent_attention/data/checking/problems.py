@@ -2,14 +2,18 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from recurrent_attention.data.checking.layout import Layout, find_layout
 from recurrent_attention.data.checking.report import HEADINGS, CheckReport, Problem
 from recurrent_attention.data.decoding import Decoded, decode_all
 from recurrent_attention.data.pictures import Pictures
+
+DIGEST = "V16"  # bytes of a digest
 
 
 class _Entry(NamedTuple):
@@ -18,7 +22,63 @@ class _Entry(NamedTuple):
     split: str
     path: Path
     class_name: str
-    found: Decoded
+    content: bytes
+
+
+class _Seen:
+    """What is known of every picture of every part: arrays, with an object for each fault alone.
+
+    Attributes:
+        splits: the parts by name; their pictures, one after the other, are numbered from 0.
+        readable: (n) whether `open_picture` reads it.
+        pixels: (n) digests of the pixels.
+        content: (n) digests of the files.
+        faults: what is wrong, by path.
+    """
+
+    def __init__(self, splits: dict[str, Pictures]) -> None:
+        self.splits = splits
+        self.readable = np.zeros(sum(map(len, splits.values())), bool)
+        self.pixels = np.zeros(len(self.readable), DIGEST)
+        self.content = np.zeros(len(self.readable), DIGEST)
+        self.faults: dict[Path, Decoded] = {}
+
+    def decode(self, **words: Any) -> None:
+        """Decode all pictures; a file that stands in two parts is decoded once."""
+        first: dict[Path, int] = {}  # of several parts alone: in one, no name stands twice
+        if len(self.splits) > 1:
+            for number, path in enumerate(self._paths()):
+                first.setdefault(path, number)
+        numbers = first.values() if first else range(len(self.readable))
+
+        def paths() -> Iterable[Path]:
+            return first if first else self._paths()
+
+        decoded = decode_all(paths(), len(numbers), **words)
+        for number, path, found in zip(numbers, paths(), decoded, strict=True):
+            self.readable[number] = found.is_readable
+            if found.is_readable:
+                self.pixels[number], self.content[number] = found.pixels, found.content
+            if found.fault is not None:
+                self.faults[path] = found
+        if first:
+            same = [first[path] for path in self._paths()]
+            for known in (self.readable, self.pixels, self.content):
+                known[:] = known[same]
+
+    def entry(self, number: int) -> _Entry:
+        """Return the picture with this number."""
+        content = self.content[number].tobytes()
+        for split, pictures in self.splits.items():
+            if number < len(pictures):
+                name = pictures.class_names[pictures.labels[number]]
+                return _Entry(split, pictures.path(number), name, content)
+            number -= len(pictures)
+        raise IndexError
+
+    def _paths(self) -> Iterator[Path]:
+        for pictures in self.splits.values():
+            yield from map(pictures.path, range(len(pictures)))
 
 
 def check_pictures(
@@ -71,25 +131,14 @@ def check_pictures(
             f"{len(names)} different `class_names`."
         )
     (class_names,) = names
-    listed = [
-        (split, pictures.path(index), class_names[label])
-        for split, pictures in layout.splits.items()
-        for index, label in enumerate(pictures.labels)
-    ]
-    paths = list(dict.fromkeys(path for _, path, _ in listed))  # in two parts, but decoded once
-    found = dict(
-        zip(
-            paths,
-            decode_all(paths, num_workers=num_workers, progress=progress, description="check"),
-            strict=True,
-        )
-    )
-    entries = [_Entry(split, path, name, found[path]) for split, path, name in listed]
+    seen = _Seen(layout.splits)
+    seen.decode(num_workers=num_workers, progress=progress, description="check")
+    faults = seen.faults.items()
     problems = [
         *layout.faults,
-        *_faults(entries),
-        *_classes(layout, class_names, entries),
-        *_duplicates(entries),
+        *(Problem(found.fault, (path,), found.reason) for path, found in faults if found.fault),
+        *_classes(layout, class_names, seen),
+        *_duplicates(seen),
     ]
     problems.sort(key=lambda problem: list(HEADINGS).index(problem.kind))
     return CheckReport(
@@ -113,21 +162,15 @@ def _layout(data: str | os.PathLike[str] | Pictures | Sequence[Pictures]) -> Lay
     return Layout("pictures", {f"part {i}": part for i, part in enumerate(parts, 1)}, [])
 
 
-def _faults(entries: list[_Entry]) -> Iterator[Problem]:
-    """Yield what is wrong with single pictures, each once."""
-    for path, found in {entry.path: entry.found for entry in entries}.items():
-        if found.fault is not None:
-            yield Problem(found.fault, (path,), found.reason)
-
-
-def _classes(
-    layout: Layout, class_names: Sequence[str], entries: list[_Entry]
-) -> Iterator[Problem]:
+def _classes(layout: Layout, class_names: Sequence[str], seen: _Seen) -> Iterator[Problem]:
     """Yield classes of which there is nothing to learn, or nothing in some part of the data."""
-    readable = Counter(
-        (entry.split, entry.class_name) for entry in entries if entry.found.is_readable
-    )
-    listed = Counter(entry.class_name for entry in entries)
+    readable: Counter[tuple[str, str]] = Counter()
+    listed: Counter[str] = Counter()
+    flags = iter(seen.readable.tolist())
+    for split, pictures in layout.splits.items():
+        for label, is_readable in zip(pictures.labels, flags, strict=False):
+            listed[class_names[label]] += 1
+            readable[split, class_names[label]] += is_readable
     for name in class_names:
         without = [split for split in layout.splits if not readable[split, name]]
         paths = tuple(layout.splits[split].root / name for split in without)
@@ -141,20 +184,19 @@ def _classes(
             yield Problem("missing class", tuple(dict.fromkeys(paths)), reason)
 
 
-def _duplicates(entries: list[_Entry]) -> Iterator[Problem]:
+def _duplicates(seen: _Seen) -> Iterator[Problem]:
     """Yield groups of pictures whose pixels are the same; the same bytes give the same pixels."""
-    groups: dict[bytes, list[_Entry]] = {}
-    for entry in entries:
-        if entry.found.is_readable:
-            groups.setdefault(entry.found.pixels, []).append(entry)
-    for group in groups.values():
-        if len(group) < 2:
-            continue
+    numbers = np.flatnonzero(seen.readable)
+    _, groups, counts = np.unique(seen.pixels[numbers], return_inverse=True, return_counts=True)
+    alike: dict[int, list[int]] = {}
+    for place in np.flatnonzero(counts[groups] > 1).tolist():
+        alike.setdefault(int(groups[place]), []).append(int(numbers[place]))
+    for group in ([seen.entry(number) for number in some] for some in alike.values()):
         splits = list(dict.fromkeys(entry.split for entry in group))
         paths = tuple(dict.fromkeys(entry.path for entry in group))
         if len(paths) == 1:
             reason = "listed more than once"
-        elif len({entry.found.content for entry in group}) == 1:
+        elif len({entry.content for entry in group}) == 1:
             reason = "the same file"
         else:
             reason = "the same pixels"
