@@ -222,7 +222,12 @@ def session_of(model: str | bytes) -> Any:
     # Its threads wait for work in a loop, which is fast within a pass. After it, torch's need the
     # cores: to cut pictures, to propose boxes and for the heads.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(
+        model,
+        options,
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # it prints
+    )
 
 
 def import_onnxruntime() -> Any:

@@ -11,6 +11,7 @@ from torch import nn
 
 from recurrent_attention import export_onnx
 from recurrent_attention.export import OnnxClassifier
+from recurrent_attention.export.graph import session_of
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -183,3 +184,10 @@ def test_no_file_and_half_a_file(exported, tmp_path):
     with pytest.raises(ValueError) as caught:
         OnnxClassifier(half)
     assert str(caught.value).startswith(f"Expected {half} to be a whole ONNX file")
+
+
+def test_onnxruntime_prints_nothing_of_a_file_that_it_refuses(exported, capfd):
+    damaged = exported[1].read_bytes().replace(b"Conv", b"Co\xdcv").replace(b"Gemm", b"Ge\xdcm")
+    with pytest.raises(ValueError):
+        session_of(damaged)
+    assert capfd.readouterr() == ("", "")

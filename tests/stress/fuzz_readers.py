@@ -271,6 +271,34 @@ def pth() -> Reader:
     return Reader(seeds, words, read)
 
 
+def onnx() -> Reader:
+    """A file of export_onnx(graph="predict")."""
+    from recurrent_attention.export import OnnxClassifier, export_onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        export_onnx(small_model(), path, graph="predict")
+        seed = path.read_bytes()
+    words = [
+        b"images",
+        b"global_map",
+        b"Conv",
+        b"If",
+        b"Loop",
+        b"config",
+        b"cell_offset",
+        b"{",
+        b"}",
+    ]
+    words += [b"external", b"location", b"/etc/passwd", b"\x08\x01", b"\x70\x01", b"\xff" * 8]
+    return Reader(
+        {"model.onnx": seed},
+        words,
+        lambda root: OnnxClassifier(root / "model.onnx"),
+        (ValueError, ArgumentError, SizeError),
+    )
+
+
 READERS = {
     "npy": npy,
     "images.txt": cub,
@@ -280,4 +308,5 @@ READERS = {
     "pth": pth,
     "boxes.json": boxes_json,
     "boxes.safetensors": boxes_tensors,
+    "onnx": onnx,
 }
