@@ -110,3 +110,31 @@ def test_the_readme_is_short():
     assert len(lines) <= 160
     long = [line for line in lines if len(line) > 100 and not line.startswith("python3 -m venv")]
     assert long == []
+
+
+@pytest.fixture
+def claims(monkeypatch):
+    folder = ROOT / "benchmarks"
+    if not folder.is_dir():
+        pytest.skip("no benchmarks here")
+    monkeypatch.syspath_prepend(str(folder))
+    return pytest.importorskip("claims")
+
+
+def test_every_claim_stands_on_its_page(claims):
+    assert [claim for claim in claims.CLAIMS if not claims.stands(claim)] == []
+    assert not claims.stands(claims.CLAIMS[0]._replace(quote="1,372 of timm 1.0.31 are tested"))
+
+
+def test_every_measured_number_of_the_readme_is_a_claim(claims):
+    measured = re.findall(r"\d+\.\d(?: ± \d+\.\d| %)", README.read_text("utf-8"))
+    quotes = " ".join(claim.quote for claim in claims.CLAIMS if claim.page == "README.md")
+    assert len(measured) > 10
+    assert [number for number in measured if number not in quotes] == []
+
+
+@pytest.mark.slow
+def test_quick_claims_hold(claims):
+    quick = [claim for claim in claims.CLAIMS if isinstance(claim, claims.Quick)]
+    assert [fault for claim in quick if (fault := claims.check(claim))] == []
+    assert claims.check(quick[0]._replace(stated=1370)) != ""
