@@ -5,11 +5,12 @@ import signal
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn, Self, TypeVar, cast
 
+import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
@@ -120,14 +121,15 @@ def from_all(mine: T) -> list[T]:
     return found
 
 
-def share_of_missing(missing: Iterable[int]) -> list[int]:
+def share_of_missing(missing: Sequence[int]) -> list[int]:
     """Return the indices that this process has to see to, in order.
 
     They are shared out over the processes: what any of them misses, every n-th from its number on.
     """
     state = PartialState()
-    together = sorted(set().union(*from_all(set(missing))))
-    return together[state.process_index :: state.num_processes]
+    together = np.unique(np.concatenate(from_all(np.array(missing, np.int64))))
+    share: list[int] = together[state.process_index :: state.num_processes].tolist()
+    return share
 
 
 def take_over_from_main(module: nn.Module) -> None:

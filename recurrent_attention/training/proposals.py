@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from einops import rearrange
+from einops import repeat
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -194,6 +195,7 @@ def propose_boxes_for(
         positions = fill_store(store, shown, keys_of, see, view, resources, "proposals")
     if len(pictures) == 0:
         return Boxes({}, ())
-    sizes = torch.tensor([pictures.size(index) * 2 for index in range(len(pictures))])
-    boxes = store.rows(positions[:, 0])
-    return Boxes.of_table(boxes.mul_(rearrange(sizes, "n side -> n 1 side")), pictures.names)
+    sides = (side for index in range(len(pictures)) for side in pictures.size(index))
+    sizes = torch.from_numpy(np.fromiter(sides, np.float32, 2 * len(pictures)))
+    sizes = repeat(sizes, "(n side) -> n 1 (2 side)", side=2)
+    return Boxes.of_table(store.rows(positions[:, 0]).mul_(sizes), pictures.names)
