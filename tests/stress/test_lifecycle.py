@@ -15,6 +15,7 @@ import torch
 from helpers.runs import QUIET, make_data, make_model, results
 from stress.kills import without_times
 
+from recurrent_attention._devices import precision_of
 from recurrent_attention.data import Pictures
 from recurrent_attention.training import Recipe, RunFolder, evaluate, fit, processes
 from recurrent_attention.training.processes import Termination, chosen_device
@@ -292,6 +293,15 @@ def test_devices_that_are_not_there(gpus, device, counts, sentence):
     with pytest.raises(ValueError) as caught, chosen_device(device):
         pass
     assert str(caught.value) == sentence
+
+
+def test_auto_is_bf16_on_a_gpu_that_has_it(monkeypatch):
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for has_it, wanted in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_it=has_it: has_it)
+        assert precision_of("auto", gpu) == wanted
+        assert precision_of("auto", cpu) == "fp32"
+        assert precision_of("fp16", gpu) == "fp16"
 
 
 def test_a_torch_device_is_taken(colored_pictures):
