@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
@@ -101,7 +101,7 @@ def decode(path: Path) -> Decoded:
 
 def decode_all(
     paths: Iterable[Path], total: int, *, num_workers: int, progress: bool, description: str
-) -> Iterator[Decoded]:
+) -> Generator[Decoded]:
     """Decode pictures, in their order.
 
     Args:

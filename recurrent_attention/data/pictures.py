@@ -6,6 +6,7 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Self
 
@@ -240,11 +241,12 @@ class Pictures(Dataset[tuple[Opened, int]]):
             description="read pictures",
         )
         kept, bad = [], []
-        for index, found in enumerate(decoded):
-            if found.is_readable:
-                kept.append(index)
-            else:
-                bad.append(BadPicture(self.path(index), found.reason))
+        with closing(decoded):  # its bar ends before anybody says why
+            for index, found in enumerate(decoded):
+                if found.is_readable:
+                    kept.append(index)
+                else:
+                    bad.append(BadPicture(self.path(index), found.reason))
         return self.subset(kept), bad
 
     def split(self, fraction: float, *, seed: int) -> tuple[Self, Self]:

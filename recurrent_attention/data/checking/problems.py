@@ -3,6 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -55,12 +56,13 @@ class _Seen:
             return first if first else self._paths()
 
         decoded = decode_all(paths(), len(numbers), **words)
-        for number, path, found in zip(numbers, paths(), decoded, strict=True):
-            self.readable[number] = found.is_readable
-            if found.is_readable:
-                self.pixels[number], self.content[number] = found.pixels, found.content
-            if found.fault is not None:
-                self.faults[path] = found
+        with closing(decoded):  # its bar ends before anybody says why
+            for number, path, found in zip(numbers, paths(), decoded, strict=True):
+                self.readable[number] = found.is_readable
+                if found.is_readable:
+                    self.pixels[number], self.content[number] = found.pixels, found.content
+                if found.fault is not None:
+                    self.faults[path] = found
         if first:
             same = [first[path] for path in self._paths()]
             for known in (self.readable, self.pixels, self.content):
