@@ -33,7 +33,7 @@ class Quick(NamedTuple):
 
     Attributes:
         page: of the repository.
-        quote: text that stands there, spaces and line breaks aside.
+        quote: text of the page; spaces and line breaks do not count.
         stated: the number in it.
         compute: returns the number.
         within: how far the two may differ.
@@ -51,7 +51,7 @@ class Slow(NamedTuple):
 
     Attributes:
         page: of the repository.
-        quote: text that stands there, spaces and line breaks aside.
+        quote: text of the page; spaces and line breaks do not count.
         command: that measured it; the page says more where it needs more.
         day: on which it did.
         machine: on which it did.
@@ -186,7 +186,7 @@ CLAIMS: tuple[Quick | Slow, ...] = (
 
 
 def stands(claim: Quick | Slow) -> bool:
-    """Tell whether the quote stands on its page, line breaks and case aside."""
+    """Tell whether the page has the quote; line breaks and case do not count."""
     page = (ROOT / claim.page).read_text(encoding="utf-8")
     return " ".join(claim.quote.split()).casefold() in " ".join(page.split()).casefold()
 

@@ -10,10 +10,8 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from recurrent_attention._devices import device_of
 from recurrent_attention._errors import first_line
-from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.cli.options import device_option, model_argument
+from recurrent_attention.cli.options import device_option, load_on, model_argument
 from recurrent_attention.inference.demo import build_demo
 
 FIRST_PORT, PORTS = 7860, 100  # where Gradio itself begins, and how many it tries
@@ -40,8 +38,7 @@ def demo(model: str, host: str, port: int | None, browser: bool, device: str) ->
     """
     try:
         free = free_port(host, port)
-        chosen = device_of(device)
-        loaded = TwoStreamClassifier.from_pretrained(model).to(chosen)
+        loaded = load_on(device, model)
         # Gradio leaves files of uploads behind; in a folder of their own they end with it.
         with TemporaryDirectory(prefix="demo-", ignore_cleanup_errors=True) as folder:
             os.environ["GRADIO_TEMP_DIR"] = folder

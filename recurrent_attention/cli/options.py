@@ -5,6 +5,9 @@ from typing import Any
 
 import click
 
+from recurrent_attention._devices import device_of
+from recurrent_attention.classifier import TwoStreamClassifier
+
 at_least_one = click.IntRange(1)
 model_argument = click.argument("model", metavar="MODEL")
 num_workers_option = click.option(
@@ -29,3 +32,9 @@ def precision_option_of(default: str) -> Callable[[Any], Any]:
         show_default=True,
         help="auto: bf16 on a GPU that has it, else fp32.",
     )
+
+
+def load_on(device: str, model: str) -> TwoStreamClassifier:
+    """Load the MODEL of a subcommand onto its `--device`, which is checked before the model is."""
+    chosen = device_of(device)
+    return TwoStreamClassifier.from_pretrained(model).to(chosen)

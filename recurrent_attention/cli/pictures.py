@@ -16,6 +16,7 @@ from recurrent_attention.cli.failures import sentence_of
 from recurrent_attention.cli.options import (
     at_least_one,
     device_option,
+    load_on,
     model_argument,
     num_workers_option,
     precision_option_of,
@@ -101,10 +102,10 @@ def predict(
 
 
 def _load(model: str, device: str, precision: str) -> TwoStreamClassifier:
-    chosen = device_of(device)
     if not Path(model).is_file():
-        return TwoStreamClassifier.from_pretrained(model).to(chosen)
-    if (device not in ("auto", "cpu")) or precision not in ("auto", "fp32"):
+        return load_on(device, model)
+    known = device == "auto" or device_of(device).type == "cpu"
+    if not known or precision not in ("auto", "fp32"):
         raise ValueError(
             f"Expected --device cpu and --precision fp32 for the ONNX file {printable(model)}, but "
             f"got {device} and {precision}. Give the folder of the model instead."
@@ -158,8 +159,7 @@ def explain(
     then 1.
     """
     files = files_of(pictures)
-    chosen = device_of(device)
-    loaded = TwoStreamClassifier.from_pretrained(model).to(chosen)
+    loaded = load_on(device, model)
     wanted: str | int | None = target
     if target is not None and target not in (loaded.class_names or ()) and target.isdecimal():
         wanted = int(target)

@@ -45,8 +45,8 @@ class _Seen:
         self.faults: dict[Path, Decoded] = {}
 
     def decode(self, **words: Any) -> None:
-        """Decode all pictures; a file that stands in two parts is decoded once."""
-        first: dict[Path, int] = {}  # of several parts alone: in one, no name stands twice
+        """Decode every file once, also one that two parts list."""
+        first: dict[Path, int] = {}  # empty for one part, which lists no file twice
         if len(self.splits) > 1:
             for number, path in enumerate(self._paths()):
                 first.setdefault(path, number)
