@@ -106,6 +106,17 @@ def test_that_the_texts_are_compared():
     assert not any(real.startswith("Expected a miracle") for real in sentences_in_the_source())
 
 
+def test_links_lead_somewhere():
+    """Links between pages name files; the changelog, a page of the site too, has no such links."""
+    for page in [*(ROOT / "docs").rglob("*.md"), README, ROOT / "CHANGELOG.md"]:
+        targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
+        local = [target for target in targets if not re.match(r"https?://|mailto:|#", target)]
+        if page.name == "CHANGELOG.md":
+            assert not local, f"the site cannot follow {local} from {page.name}"
+        missing = [name for name in local if not (page.parent / name.split("#")[0]).exists()]
+        assert not missing, f"{page.relative_to(ROOT)} links to {missing}"
+
+
 def test_the_readme_is_short():
     lines = README.read_text("utf-8").splitlines()
     assert len(lines) <= 160
