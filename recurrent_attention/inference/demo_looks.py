@@ -13,15 +13,14 @@ from torch import Tensor
 from recurrent_attention.images.reading import open_picture
 from recurrent_attention.images.views import mode_of
 from recurrent_attention.inference.explanation import Explanation, explain
-from recurrent_attention.inference.figure import pixels_of_view
+from recurrent_attention.inference.looking import temperature_after
 from recurrent_attention.inference.sheet import (
-    PALE,
-    PATCH_COLORS,
     Sheet,
     outline,
     overlay,
     readable,
 )
+from recurrent_attention.inference.strip import colors_shown, order_shown, pixels_of_view
 from recurrent_attention.network import TwoStreamNetwork
 
 # Inches. At `SCREEN_DPI` these are more pixels than the page shows at 1280: sharp on any screen.
@@ -36,19 +35,20 @@ class Looks:
 
     Looks come in g groups of r: each group is a patch, and its looks are the steps. Where the model
     has learned how much each patch counts, it looks once at each, and all patches are one group.
-    Patches are numbered in the order in which figures show them: as they were proposed, best first,
-    or heaviest first where they have weights.
+    Patches are numbered in the order in which figures show them (`order_shown`).
 
     Attributes:
         found: the explanation, of one picture.
         names: k names of classes, as people read them.
         target: the class explained, an index in [0, k).
-        streams: (3 k) probabilities of both streams together, of the global and of the local one.
+        streams: (3 k) probabilities of both streams together and of the global stream, as `predict`
+            returns them, and of the local stream, which has no temperature.
         weights: (g r) of each look; sums to 1 over r.
         answers: (g r k) probabilities that each look would answer by itself.
         maps: (g r h w) at least 0, in logits; what speaks for the target.
         patches: p arrays (h w 3) in [0, 1].
         boxes: p boxes xyxy in pixels of the picture.
+        colors: of the p patches.
         picture: upright, RGB.
     """
 
@@ -61,6 +61,7 @@ class Looks:
     maps: Tensor
     patches: list[Any]
     boxes: list[list[float]]
+    colors: list[str]
     picture: Image.Image
 
     @property
@@ -123,11 +124,10 @@ def looks_of(found: Explanation) -> Looks:
     (picture,) = found.pictures
     if picture is None or found.boxes is None:
         raise ValueError("Expected an explanation of a picture with boxes, but it has none.")
-    weights, order = own(found.step_weights), list(range(found.step_weights.shape[1]))
+    weights, order = own(found.step_weights), order_shown(found, 0).tolist()
     step_logits, maps, boxes = own(found.step_logits), own(found.step_maps), own(found.boxes)
     if found.patch_weights is not None:
-        heaviest = own(found.patch_weights).sort(descending=True, stable=True)
-        order, weights = heaviest.indices.tolist(), rearrange(heaviest.values, "p -> 1 p")
+        weights = rearrange(own(found.patch_weights)[order], "p -> 1 p")
         step_logits = rearrange(step_logits[order], "p 1 k -> 1 p k")
         maps = rearrange(maps[order], "p 1 h w -> 1 p h w")
     height, width = found.images.shape[2:]
@@ -141,7 +141,12 @@ def looks_of(found: Explanation) -> Looks:
         ),
         target=int(found.target[0]),
         streams=rearrange(
-            [own(found.logits), own(found.global_logits), own(found.local_logits)], "s k -> s k"
+            [
+                own(found.logits) / temperature_after(found.temperatures, len(boxes)),
+                own(found.global_logits) / temperature_after(found.temperatures, 0),
+                own(found.local_logits),
+            ],
+            "s k -> s k",
         ).softmax(1),
         weights=weights,
         answers=step_logits.softmax(2),
@@ -154,6 +159,7 @@ def looks_of(found: Explanation) -> Looks:
             [x0 * across, y0 * down, x1 * across, y1 * down]
             for x0, y0, x1, y1 in boxes[order].tolist()
         ],
+        colors=colors_shown(found, 0),
         picture=picture.convert("RGB"),
     )
 
@@ -173,7 +179,7 @@ def draw_boxes(looks: Looks) -> Figure:
     sheet = Sheet(*(max(side * inches, PICTURE / 5) for side in (width, height)))
     axes = sheet.axes(0, 0, sheet.width, sheet.height)
     axes.imshow(np.asarray(looks.picture), aspect="auto", extent=(0, width, height, 0))
-    outline(axes, looks.boxes, numbered=False)
+    outline(axes, looks.boxes, looks.colors, numbered=False)
     # From the last to the first, so that where boxes share a corner the better number is on top.
     for number, (x0, y0, x1, y1) in reversed(list(enumerate(looks.boxes))):
         right, low = number % 4 in (1, 2), number % 4 >= 2  # boxes often overlap
@@ -181,7 +187,7 @@ def draw_boxes(looks: Looks) -> Figure:
             x1 if right else x0, y1 if low else y0, f"{number + 1}", fontsize=NUMBER,
             color="white", weight="bold", clip_on=True,
             ha="right" if right else "left", va="bottom" if low else "top",
-            bbox={"boxstyle": "square,pad=0.2", "fc": _color(number), "ec": "none"},
+            bbox={"boxstyle": "square,pad=0.2", "fc": looks.colors[number], "ec": "none"},
         )  # fmt: skip
     axes.set(xlim=(0, width), ylim=(height, 0))
     return sheet.figure
@@ -201,7 +207,7 @@ def draw_look(looks: Looks, group: int, look: int) -> Figure:
         A figure.
     """
     patch = looks.patch_of(group, look)
-    pixels, color = looks.patches[patch], _color(patch)
+    pixels, color = looks.patches[patch], looks.colors[patch]
     height = PATCH * pixels.shape[0] / pixels.shape[1]
     sheet = Sheet(2 * PATCH + 3 * GAP + RIGHT, HEADING + height + BELOW)
     size: dict[str, Any] = {"size": 10.5}
@@ -217,7 +223,3 @@ def draw_look(looks: Looks, group: int, look: int) -> Figure:
     sheet.text(x + PATCH / 2, 0.1, heading, **size)
     sheet.scale(shown, x + PATCH + GAP, HEADING, SCALE, height, peak)
     return sheet.figure
-
-
-def _color(patch: int) -> str:
-    return PATCH_COLORS[patch] if patch < len(PATCH_COLORS) else PALE

@@ -71,13 +71,17 @@ class Explanation(StreamMaps):
     def figure(self, index: int = 0, image: Any = None) -> Any:
         """Draw one image's explanation as a strip.
 
-        It shows the picture with its boxes and under the global map, and for each patch the maps of
-        its steps, the temporal weights as bars under them, and what each step would answer. All
-        step maps share one colour scale; the global map has its own. At most four patches are
-        drawn; a note says so where there are more. Patches with learned weights stand side by side,
-        heaviest first, each with its map, its weight and its answer. If the model answers after
-        each look, the patches are in the order of the looks. A line under them shows how likely the
-        class was after 0, 1, 2, ... looks, and where the model would have stopped.
+        It shows the picture with its boxes, the global map, and each patch with its maps. All maps
+        of patches share one colour scale; the global map has its own. Probabilities of both streams
+        and of the global stream are those of `predict`; what a look answers alone is not
+        calibrated.
+
+        Where the model takes several steps at each patch, a row is a patch and shows the map,
+        the weight and the answer of each step; at most four patches are drawn. Where the model
+        weighs its patches, a column is a patch and shows its map, its weight and its answer; at
+        most ten are drawn, in the order of the looks if the model answers after each, and else
+        heaviest first. A line under them shows how likely the class was after 0, 1, 2, ... looks,
+        and where the model would have stopped. A note says where patches are left out.
 
         Args:
             index: which image of the batch, in [0, b).

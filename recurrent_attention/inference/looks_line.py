@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from recurrent_attention.inference.looking import probabilities_after
-from recurrent_attention.inference.sheet import INK, LARGE, PALE, Sheet, wrapped
+from recurrent_attention.inference.sheet import INK, LARGE, PALE, SMALL, Sheet, wrapped
 
 SURE = 0.9  # the probability at which the line says that the model would have stopped
 ABOVE, BELOW = 0.42, 0.4  # inches for names and for numbers
@@ -57,6 +57,7 @@ def draw_answers_after(
     left: float,
     top: float,
     width: float,
+    room: float,
     height: float,
     target: str,
 ) -> None:
@@ -69,11 +70,12 @@ def draw_answers_after(
         left: of the line, in inches, and so are the next three.
         top: of all that is drawn.
         width: of the line.
+        room: width that the heading may take.
         height: of all that is drawn, names and numbers with it.
         target: name of the class that is explained.
     """
     count = len(found.shares)
-    heading = wrapped(f"answer after each look: how likely is {target}", width, lines=1)
+    heading = wrapped(f"answer after each look: how likely is {target}", room, lines=1)
     sheet.text(left, top, heading, LARGE, ha="left", color=PALE)
     axes = sheet.axes(left, top + ABOVE, width, height - ABOVE - BELOW)
     axes.spines["bottom"].set(visible=True, color="#bbbbbb", linewidth=0.8)
@@ -85,6 +87,13 @@ def draw_answers_after(
         leads = name == target
         look: dict[str, Any] = {"color": LINE_COLOR, "mfc": LINE_COLOR if leads else "white"}
         axes.plot([place], [share], "o", markersize=4.5, **look)
+        if count <= 16:
+            high = share > 0.5
+            axes.annotate(
+                f"{100 * share:.0f} %", (place, share), (0, -5 if high else 5), ha="center",
+                textcoords="offset points", va="top" if high else "bottom", fontsize=SMALL,
+                color=INK if leads else PALE,
+            )  # fmt: skip
     if found.stop is not None:
         axes.axvline(found.stop, color=INK, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
     step, bottom = width / count, top + height - BELOW

@@ -5,6 +5,7 @@ import re
 import textwrap
 import unicodedata
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -90,14 +91,15 @@ class Sheet:
             lefts: where the columns begin, in inches.
             y: top, in inches.
             height: in inches.
-            **look: `column` (width of one, in inches), `color`, `highest` (weight of any bar on
-                the sheet), `even` (the weight that all would have if they were equal).
+            **look: `column` (width of one, in inches), `colors` (one, or one for each bar),
+                `highest` (weight of any bar on the sheet), `even` (the weight that all would have
+                if they were equal).
         """
         width = lefts[len(weights) - 1] + look["column"] - lefts[0]
         axes = self.axes(lefts[0], y, width, height)
         axes.spines["bottom"].set(visible=True, color="#bbbbbb", linewidth=0.8)
         places = [left - lefts[0] + look["column"] / 2 for left in lefts[: len(weights)]]
-        axes.bar(places, weights, width=look["column"] / 2, color=look["color"], alpha=0.85)
+        axes.bar(places, weights, width=look["column"] / 2, color=look["colors"], alpha=0.85)
         axes.axhline(look["even"], color=PALE, linewidth=0.6, linestyle=(0, (3, 3)), zorder=0)
         ceiling = 1.45 * look["highest"]  # leaves room for the numbers
         for place, weight in zip(places, weights, strict=True):
@@ -155,18 +157,25 @@ def overlay(axes: Any, pixels: Any, cells: Tensor, peak: float, *, cell_offset: 
     )
 
 
-def outline(axes: Any, boxes: list[list[float]], numbered: bool) -> None:
-    """Draw boxes xyxy in the colours of their patches; those that have no colour, thin."""
+def outline(axes: Any, boxes: list[list[float]], colors: Sequence[str], numbered: bool) -> None:
+    """Draw boxes xyxy, the first in colours; those that have none are white and thin.
+
+    Args:
+        axes: to draw on.
+        boxes: n.
+        colors: at most n.
+        numbered: write the numbers of those that have a colour, from 1.
+    """
     for number in reversed(range(len(boxes))):
         x0, y0, x1, y1 = boxes[number]
-        shown = number < len(PATCH_COLORS)
-        color = PATCH_COLORS[number] if shown else "white"
+        shown = number < len(colors)
+        color = colors[number] if shown else "white"
         for edge, line in (("white", 3.0), (color, 1.6)) if shown else ((color, 0.6),):
             axes.add_patch(
                 Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=line)
             )
         if shown and numbered:  # each number in another corner: boxes often overlap
-            right, low = number in (1, 2), number >= 2
+            right, low = number % 4 in (1, 2), number % 4 >= 2
             axes.text(
                 x1 if right else x0, y1 if low else y0, f"{number + 1}", fontsize=SMALL,
                 color="white", weight="bold",

@@ -29,11 +29,14 @@ from recurrent_attention.inference.sheet import PATCH_COLORS, pixels_of_figure
 NAMES = ("001.Black_auk", "002.Emu", "003.<b>Owl", "004.Wren", "005.Rhea")
 
 
-@pytest.fixture(scope="module", params=["equal", "linear"])
+@pytest.fixture(scope="module", params=["equal", "linear", "anytime"])
 def model(request):
-    """One that looks three times at each of two patches; one that weighs six patches."""
-    count = {"equal": 2, "linear": 6}[request.param]
-    return make(class_names=NAMES, num_patches=count, patch_weighting=request.param)
+    """One that looks three times at each of two patches; two that weigh six patches."""
+    count = {"equal": 2, "linear": 6, "anytime": 6}[request.param]
+    heats = {"equal": (0.5, 3.0), "linear": None, "anytime": (0.5, 3.0)}[request.param]
+    return make(
+        class_names=NAMES, num_patches=count, patch_weighting=request.param, temperatures=heats
+    )
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +94,7 @@ def test_boxes_are_those_of_predict_in_the_order_of_the_figure(model, picture):
     found = explain_file(model, picture)
     looks = looks_of(found)
     wanted = torch.tensor(model.predict(picture).boxes)
-    if found.patch_weights is not None:
+    if found.patch_weights is not None and found.prefix_logits is None:
         wanted = wanted[found.patch_weights[0].argsort(descending=True, stable=True)]
     assert torch.tensor(looks.boxes) == pytest.approx(wanted, abs=1e-3)
     assert looks.picture.size == (70, 90)  # upright
@@ -105,6 +108,8 @@ def test_looks_are_those_of_explain(model, picture):
         weights, logits, maps = found.step_weights[0], found.step_logits[0], found.step_maps[0]
     else:
         order = found.patch_weights[0].argsort(descending=True, stable=True)
+        if found.prefix_logits is not None:
+            order = order.sort().values
         weights = found.patch_weights[:, order]
         logits, maps = found.step_logits[0, order, 0][None], found.step_maps[0, order, 0][None]
     assert looks.weights == pytest.approx(weights, abs=1e-6)

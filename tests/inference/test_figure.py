@@ -134,11 +134,11 @@ def weighted(patches):
     return replace(explanation(1, patches), patch_weights=weights / weights.sum(1, keepdim=True))
 
 
-@pytest.mark.parametrize("patches", [1, 2, 4, 6])
+@pytest.mark.parametrize("patches", [1, 2, 4, 12])
 def test_weighted_patches_stand_side_by_side_heaviest_first(patches):
     found = weighted(patches)
     figure = found.figure()
-    said, shown = words(figure), min(patches, 4)
+    said, shown = words(figure), min(patches, 10)
     maps = [axes for axes in figure.axes if len(axes.images) == 2][1:]  # the first is the global
     assert len(maps) == shown
     assert len({round(axes.bbox.y0) for axes in maps}) == 1
@@ -147,13 +147,64 @@ def test_weighted_patches_stand_side_by_side_heaviest_first(patches):
         (cells,) = resample_cells(found.step_maps[0, number], (24, 24), 0.0)
         torch.testing.assert_close(torch.from_numpy(np.array(axes.images[1].get_array())), cells)
         assert f"{100 * found.patch_weights[0, number]:.0f} %" in said
-    assert (f"the heaviest 4 of {patches} patches" in said) == (patches > 4)
+    assert (f"the heaviest 10 of {patches} patches" in said) == (patches > 10)
     assert not any("step" in text for text in said)
     places = [text.get_window_extent() for text in texts(figure) if text.axes is None]
     for i, one in enumerate(places):
         for other in places[:i]:
             overlap = one.intersection(one, other)
             assert overlap is None or min(overlap.width, overlap.height) < 1
+
+
+def by_looks(patches, **changes):
+    """Like `weighted`, of a model that answers after each look."""
+    found = weighted(patches)
+    after = torch.rand(2, patches, 5, generator=torch.Generator().manual_seed(patches))
+    after[:, -1] = found.logits
+    return replace(found, prefix_logits=after, **changes)
+
+
+def test_the_probabilities_of_the_streams_are_those_of_predict():
+    """Divided by the temperature of 0 looks and of all of them."""
+    for found in (by_looks(3), explanation(2, 3)):
+        found = replace(found, temperatures=(2.0, 9.0, 9.0, 0.5))
+        said = words(found.figure())
+        for who, logits, heat in (
+            ("both streams:", found.logits[0], 0.5),
+            ("global stream:", found.global_logits[0], 2.0),
+        ):
+            share = f"{100 * (logits / heat).softmax(0).max():.0f} %"
+            assert share != f"{100 * logits.softmax(0).max():.0f} %"
+            of_stream = [text for text in said if text.startswith(who)]
+            # Of a model that answers after each look the line has the answer after 0 looks.
+            assert all(text.endswith(share) for text in of_stream)
+            assert of_stream or found.prefix_logits is not None
+
+
+@pytest.mark.parametrize("patches", [1, 3, 10])
+def test_the_answer_after_a_look_is_under_that_look(patches):
+    figure = by_looks(patches).figure()
+    figure.draw_without_rendering()
+    middles = {
+        text.get_text(): text.get_window_extent()
+        for text in texts(figure)
+        if text.axes is None and (text.get_text().isdecimal() or "patch" in text.get_text())
+    }
+    for look in range(1, patches + 1):
+        above, below = middles[f"patch {look}"], middles[f"{look}"]
+        assert (above.x0 + above.x1) / 2 == pytest.approx((below.x0 + below.x1) / 2, abs=0.5)
+        assert above.y0 > below.y1
+
+
+def test_the_four_heaviest_looks_have_colours():
+    figure = weighted(6).figure()  # heaviest first
+    first, fifth = (next(t for t in texts(figure) if t.get_text() == f"patch {n}") for n in (1, 5))
+    assert first.get_color() == figure_sheet.PATCH_COLORS[0]
+    assert fifth.get_color() == figure_sheet.PALE
+    figure = by_looks(6).figure()  # the last is the heaviest, and the first two are the lightest
+    colors = [next(t for t in texts(figure) if t.get_text() == f"patch {n}") for n in range(1, 7)]
+    pale, four = [figure_sheet.PALE] * 2, list(figure_sheet.PATCH_COLORS)
+    assert [text.get_color() for text in colors] == pale + four
 
 
 def test_maps_share_one_scale_and_bars_stand_under_them():
