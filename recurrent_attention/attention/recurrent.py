@@ -104,7 +104,7 @@ class RecurrentRefinedAttention(nn.Module):
         Torch's uniform default for LSTMs weakens the features by an order of magnitude over two
         layers, and from scratch the local stream then hardly learns (docs/lab/trials.md). Here each
         gate's weights are orthogonal, those of the input with gain 2, and the forget gates open
-        with bias 1. Each cell's own `reset_parameters` gives torch's default, as in the authors'
+        with bias 1. Each cell's own `reset_parameters` restores torch's default, as in the authors'
         code.
         """
         for cell in self.cells:

@@ -137,7 +137,7 @@ class FeatureBackbone(nn.Module):
                 ) from error
 
     def layers_below_head(self, coarse: bool = False) -> dict[str, int]:
-        """Return how far each parameter's layer lies below the head: -1 right below it.
+        """Return how far each parameter's layer is below the head: -1 right below it.
 
         Args:
             coarse: stages instead of blocks, as in timm.

@@ -16,7 +16,7 @@ LAST_INTERMEDIATE = {"indices": 1, "norm": True, "intermediates_only": True}
 
 
 class Layout(NamedTuple):
-    """How a model gives its map.
+    """How a model returns its map.
 
     Attributes:
         source: what `forward_features` returns, or the last map of `forward_intermediates`.

@@ -1,4 +1,4 @@
-"""What is told of a timm model before anybody trains on it."""
+"""The report on a timm model before anybody trains on it."""
 
 from typing import NamedTuple
 

@@ -9,7 +9,7 @@ from recurrent_attention.backbone import FeatureBackbone
 
 
 class TimmCalls:
-    """The calls of timm that ask or tell the two backbones, and the two classifiers."""
+    """The calls of timm that read or set the two backbones, and the two classifiers."""
 
     global_backbone: FeatureBackbone
     local_backbone: FeatureBackbone

@@ -12,7 +12,7 @@ from recurrent_attention.data._fetching.download import RemoteFile
 from recurrent_attention.data._fetching.fetch import check_split, check_whole, fetch, find_folder
 from recurrent_attention.data.pictures import Pictures
 
-# Record 65de6-vp158 of CaltechDATA, with the size and the MD5 sum that stand there.
+# Record 65de6-vp158 of CaltechDATA, with the size and the MD5 sum given there.
 ARCHIVE = RemoteFile(
     "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
     size=1_150_585_339,
@@ -158,7 +158,7 @@ def _read(path: Path, columns: int) -> dict[int, list[str]]:
             )
         if int(first) in rows:
             raise ValueError(
-                f"Expected each id once in {printable(path)}, but {first} stands again in "
+                f"Expected each id once in {printable(path)}, but {first} is again in "
                 f"{printable(where)}."
             )
         rows[int(first)] = values

@@ -28,7 +28,7 @@ class BadPicture(NamedTuple):
     """A picture that cannot be read, and why.
 
     Attributes:
-        path: where it lies.
+        path: of the file.
         reason: what is wrong with it.
 
     Its `str` is a sentence of both.
@@ -152,7 +152,7 @@ def _reason(path: Path, error: Exception) -> str:
         )
     cause = error.__cause__ or error
     if isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror  # without the path, which stands beside it
+        return cause.strerror  # without the path, which is shown beside it
     return printable(" ".join(str(cause).split())).rstrip(".") or type(cause).__name__
 
 

@@ -34,7 +34,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
     `open` is the one door to their pixels: indexing, sizes, digests, views and checks go through
     it. A data set whose pictures are no files, or are changed when they are opened, overrides it.
 
-    Indexing gives `(picture, label)` with an RGB `PIL.Image`, also for grayscale or palette files.
+    Indexing returns `(picture, label)`; the picture is an RGB `PIL.Image`, also of grayscale files.
 
     Args:
         root: the folder that the names are relative to.
@@ -55,8 +55,8 @@ class Pictures(Dataset[tuple[Opened, int]]):
         loader: as given.
 
     Raises:
-        ValueError: if names and labels differ in number, a label is no class, a name stands twice,
-            or leads out of the folder.
+        ValueError: if names and labels differ in number, a label is no class, or a name is listed
+            twice or leads out of the folder.
         TypeError: if a name is no text, or a label no whole number.
     """
 
@@ -80,7 +80,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
         if len(set(self.names)) != len(self.names):
             twice = next(name for name, count in Counter(self.names).items() if count > 1)
             raise ValueError(
-                f"Expected each picture to be listed once, but {printable(twice)} stands twice."
+                f"Expected each picture to be listed once, but {printable(twice)} is listed twice."
             )
         for name in self.names:  # they may come from the text files of others
             if _OUT.search(name):
@@ -104,7 +104,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
         return self.open(index), self.labels[index]
 
     def path(self, index: int) -> Path:
-        """Return where picture number `index` lies."""
+        """Return the path of picture number `index`."""
         return self.root / self.names[index]
 
     def open(self, index: int, *, reduction: int = 1) -> Opened:

@@ -17,8 +17,8 @@ class Source(NamedTuple):
 
     Attributes:
         items: to be indexed by number.
-        image: where in an item its picture stands.
-        label: where in an item its label stands.
+        image: where its picture is in an item.
+        label: where its label is in an item.
         labels: one for each item, where they are known without going over the items.
         class_names: None where the data set has none.
         loader: what opens a path instead of `open_picture`.
@@ -80,7 +80,7 @@ def find_source(
 
 
 def part_of(item: Any, place: int | str, name: str) -> Any:
-    """Return what stands at a place of an item.
+    """Return what is at a place of an item.
 
     Args:
         item: a pair, a longer row, or a mapping.
@@ -103,7 +103,7 @@ def part_of(item: Any, place: int | str, name: str) -> Any:
         has = f"the keys {listed(list(item))}" if is_table else f"{len(item)} places"
         raise ValueError(
             f"Expected items with {place!r}, but {name} has {has}. Say where picture and label "
-            "stand: image=..., label=...."
+            "are: image=..., label=...."
         ) from None
 
 

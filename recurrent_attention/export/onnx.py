@@ -36,7 +36,7 @@ def export_onnx(
     `graph="patches"` also `patches` (b p 3 h w) of `model.patch_size`; b and p are free. The
     outputs have the names and shapes of `TwoStreamOutput`; what is None there is absent.
 
-    What it takes to prepare a picture and to name the answer stands in the file's `metadata_props`,
+    The file's `metadata_props` hold what you need to prepare a picture and to name the answer,
     each value as JSON: `class_names` (null where the model has none), `image_size` (of this graph),
     `patch_size`, `num_patches` (null where the graph takes any), `num_features` (c of a state),
     `fusion_weight`, `temperatures` (of the answers after 0, 1, ... looks, or null), `mean` and
@@ -52,9 +52,9 @@ def export_onnx(
             "boxes": images of `model.proposal_size` pixels in, boxes alone out, as `model.propose`;
             with "patches" this makes up `model.predict`, which cuts the patches out of the picture
             as it was before it was resized. "global" and "look" are for looks in sequence, with
-            `patch_weighting="anytime"`: "global" takes images and gives `global_logits`; "look"
+            `patch_weighting="anytime"`: "global" takes images and returns `global_logits`; "look"
             takes `patches` (b 3 h w), one of each picture, and the state before (`total` (b c),
-            `mass` (b), `peak` (b); before the first look 0, 0 and minus infinity), and gives
+            `mass` (b), `peak` (b); before the first look 0, 0 and minus infinity), and returns
             `local_logits` after it and the state (`after_total`, `after_mass`, `after_peak`).
             "predict" is for `OnnxClassifier` and the command `predict`: both backbones alone, from
             `images`, `patches` (n 3 h w) and, where boxes are proposed at another size, `finer` to

@@ -147,7 +147,7 @@ def _check_look(look: Any, name: str, path: Path) -> None:
             try:
                 resampling(value if isinstance(value, str) else "")
             except ValueError as error:
-                raise ValueError(f"{printable(error)} It stands in {printable(path)}.") from None
+                raise ValueError(f"{printable(error)} The file is {printable(path)}.") from None
         elif key == "crop_pct" and not _is_number(value, 0.01, 10):
             refuse("be a number in [0.01, 10]")
         elif key == "crop_mode" and value not in ("center", "squash", "border"):

@@ -132,7 +132,7 @@ class HubNetwork(
         Raises:
             OSError: of huggingface_hub, if the Hub does not take it.
         """
-        if "/" not in repo_id:  # the card tells how to load it, and for that takes the whole name
+        if "/" not in repo_id:  # the card shows how to load it, and for that needs the whole name
             repo_id = (
                 HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
             )

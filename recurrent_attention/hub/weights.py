@@ -159,7 +159,7 @@ def _mapped(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, RuntimeError, TypeError, ValueError) as error:
         sentence = f"Expected {printable(path)} to be a safetensors file, but got: "
         raise ValueError(f"{sentence}{first_line(error)}.") from error
-    # Of weights that share memory only one is written, and the others' names stand here.
+    # Of weights that share memory only one is written, and the others' names are here.
     for name, kept in aliases.items():
         if kept in weights:
             weights.setdefault(name, weights[kept])

@@ -236,7 +236,7 @@ def _upright(picture: Image.Image, mode: Mode, *, copy: bool = True) -> Image.Im
 
 def _upright_size(picture: Image.Image) -> tuple[int, int]:
     width, height = picture.size
-    # Orientations 5 to 8 swap the axes; of a TIFF file Pillow gives the upright size itself.
+    # Orientations 5 to 8 swap the axes; of a TIFF file Pillow returns the upright size itself.
     turned = picture.format != "TIFF" and _orientation(picture) >= 5
     return (height, width) if turned else (width, height)
 

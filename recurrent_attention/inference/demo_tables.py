@@ -100,7 +100,7 @@ def sentence(text: str) -> str:
 
 
 def table_of_classes(looks: Looks) -> str:
-    """Return the most probable classes, and what each stream gives them.
+    """Return the most probable classes, and how probable each stream finds them.
 
     Args:
         looks: of a picture.

@@ -42,9 +42,9 @@ class Explanation(StreamMaps):
         boxes: (b p 4) where the patches lie, xyxy in pixels of `images`, or None.
         pictures: b upright pictures that the images were made of, or None for each that was a
             tensor.
-        cell_offsets: called, it tells how far off the middle of their tiles the cells of the global
-            and of the step maps look, in tiles (`measure_cell_offset`). A figure asks; it takes a
-            pass of each backbone, once a model.
+        cell_offsets: a function without arguments. It returns how far off the middle of their tiles
+            the cells of the global and of the step maps look, in tiles (`measure_cell_offset`). A
+            figure calls it; that takes a pass of each backbone, once a model.
         class_names: k names, or None.
         mean: per channel, with which the images were normalised.
         std: per channel.

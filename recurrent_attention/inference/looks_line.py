@@ -108,7 +108,7 @@ def draw_answers_after(
     after = found.stop is not None and found.stop < count / 2
     align = "left" if after else "right"
     sheet.text(x + (0.06 if after else -0.06), top + ABOVE - 0.15, said, ha=align, color=INK)
-    # A name stands where the lead changes, if there is room.
+    # A name is written where the lead changes, if there is room.
     free = left - 1
     for place, (x, name) in enumerate(zip(numbers, names, strict=True)):
         changed = place == 0 or name != names[place - 1]

@@ -17,7 +17,7 @@ def table_of(answers: Iterable[tuple[str, float]], streams: Iterable[tuple[str, 
 
     Args:
         answers: names of classes and their probabilities in [0, 1].
-        streams: what a stream is called, and the class that it gives by itself.
+        streams: what a stream is called, and its own answer.
 
     Returns:
         HTML, without scripts, classes or style sheets.

@@ -23,8 +23,8 @@ class Prediction(NamedTuple):
         class_names: of the n best classes; their indices as text where the model has no names.
         probabilities: n, softmax over all k classes of the fused logits, in [0, 1].
         indices: n class indices in [0, k).
-        global_class: the name that the global stream alone would give.
-        local_class: the name that the local stream alone would give; None where it did not look.
+        global_class: the answer of the global stream alone.
+        local_class: the answer of the local stream alone; None where it did not look.
         boxes: p boxes (x0, y0, x1, y1) where the local stream looked, in pixels of the upright
             picture, or of the tensor given; None with ready patches.
         after: with `patch_weighting="anytime"` the best class after 0, 1, 2, ... looks and its

@@ -46,7 +46,7 @@ class StepsStrip(Strip):
         self.per_line = -(-self.steps // self.lines_per_patch)
         self.line_height = HEADING + self.cell_height + BARS + ANSWER
         lines = self.shown * self.lines_per_patch
-        # On one line the two pictures stand side by side; of several, each gets half the height.
+        # On one line the two pictures are side by side; of several, each gets half the height.
         self.stacked = lines > 1
         self.share = lines * self.line_height / 2 if self.stacked else self.line_height
         self.picture_width = (self.share - HEADING - ANSWER) / aspect_of(self.scene)

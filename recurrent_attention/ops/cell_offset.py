@@ -107,7 +107,7 @@ def resample_cells(maps: Tensor, size: tuple[int, int], cell_offset: float = 0.0
     Args:
         maps: (b h w) floating point.
         size: steps of the grid (down, across), for example the pixels of the image.
-        cell_offset: as `measure_cell_offset` tells.
+        cell_offset: as `measure_cell_offset` returns it.
 
     Returns:
         (b down across).
@@ -137,6 +137,6 @@ def _interpolation(cells: int, steps: int, cell_offset: float, like: Tensor) -> 
 
 
 def _centre(energy: Tensor) -> float:
-    """Tell how far the centre of mass of (n) lies from the middle, as a share of the whole."""
+    """Return how far the centre of mass of (n) is from the middle, as a share of the whole."""
     position = (torch.arange(len(energy), device=energy.device) + 0.5) / len(energy) - 0.5
     return float((energy * position).sum() / energy.sum())

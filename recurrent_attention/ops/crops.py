@@ -13,7 +13,7 @@ def crop_patches(images: Tensor, boxes: Tensor, *, size: int) -> Tensor:
     """Cut boxes out of images and resize them to squares, antialiased.
 
     A pixel of a patch is the mean of bilinear samples, one where the box is enlarged, else one for
-    each pixel that it stands for. Enlarged patches equal PIL's `resize(box=..., resample=BILINEAR)`
+    each pixel that it replaces. Enlarged patches equal PIL's `resize(box=..., resample=BILINEAR)`
     up to its rounding; shrunk two to three times they differ by 1 to 2 of 255 levels on average,
     since PIL weighs the pixels by a triangle and this counts them alike.
 

@@ -109,7 +109,7 @@ def _gmacs(
 ) -> tuple[float, float, float]:
     """Count billion multiply-adds of the whole picture, of the proposal and of a look.
 
-    `counted` gives, for whole pictures of a side, that of the proposal, and the cost.
+    `counted` returns, for whole pictures of a side, that of the proposal, and the cost.
     """
     image_size = round(variant.wider * side)
     proposal_size, cost = counted(image_size)

@@ -57,7 +57,7 @@ class Stopping(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """The answers to n pictures; indexing gives an `Answer`.
+    """The answers to n pictures; indexing returns an `Answer`.
 
     Attributes:
         names: n file names.

@@ -23,7 +23,7 @@ class Checkpoints:
         self.folder = folder
 
     def path(self, step: int) -> Path:
-        """Return where the checkpoint after `step` updates lies."""
+        """Return the path of the checkpoint after `step` updates."""
         return self.folder / f"step-{step:06d}.pt"
 
     def steps(self) -> list[int]:

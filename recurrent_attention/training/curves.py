@@ -20,7 +20,7 @@ def draw_curves(
     """Draw loss and top-1 accuracy of both streams over the epochs.
 
     Args:
-        history: one dictionary for each epoch, as `fit` gives them.
+        history: one dictionary for each epoch, as `fit` returns them.
         path: of the .png file.
         best_epoch: marked, from 1.
         held_out: what the solid lines were measured on, for example "validation".

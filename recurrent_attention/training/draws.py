@@ -30,7 +30,7 @@ def seed_of(*parts: int | str) -> int:
 class Draws(Dataset[tuple[Any, ...]]):
     """A data set whose samples draw from a generator seeded by seed, epoch and position.
 
-    Indexing by (epoch, index) gives `(index, *sample)`; (epoch, index, n) is the same picture drawn
+    Indexing by (epoch, index) returns `(index, *sample)`; (epoch, index, n) is the same picture drawn
     in another way. The data draw from torch's global generator, which is left wherever they leave
     it: training seeds it anew before each batch.
     """
@@ -96,7 +96,7 @@ class EpochOrder(Sampler[tuple[int, ...]]):
 def loader_of(
     data: Any, order: EpochOrder, batch_size: int, num_workers: int, *, drop_last: bool = False
 ) -> DataLoader[Any]:
-    """Build the loader that goes over `data` in `order`: (indices, *what the data gives)."""
+    """Build the loader that goes over `data` in `order`: (indices, *what the data return)."""
     return DataLoader(
         Draws(data, order.seed),
         batch_size,

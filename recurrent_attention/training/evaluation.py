@@ -150,7 +150,7 @@ def answer_all(
 ) -> Iterator[tuple[Any, Tensor, TwoStreamOutput, Tensor]]:
     """Go over `loader` once, in eval mode and without gradients.
 
-    The loader gives (indices, images, patches, labels) or (indices, features, features, labels).
+    The loader yields (indices, images, patches, labels) or (indices, features, features, labels).
     Yield, of each batch of all processes, the bar, the indices, the output and the labels.
     """
     network.eval()

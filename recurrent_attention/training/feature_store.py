@@ -187,7 +187,7 @@ def table_of(keys: Sequence[bytes] | Bytes) -> Bytes:
 
 
 def tables_of(keys_of: Callable[[int], Sequence[bytes]], indices: Sequence[int]) -> Bytes:
-    """Put the m keys that `keys_of` gives for each of n indices into a table (n m 32)."""
+    """Put the m keys that `keys_of` returns for each of n indices into a table (n m 32)."""
     found = [
         table_of([key for index in some for key in keys_of(index)]).reshape(
             len(some), -1, KEY_BYTES

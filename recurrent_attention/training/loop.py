@@ -36,7 +36,7 @@ OnBatch = Callable[[dict[str, Any]], None]
 class TrainingLoop:
     """Train and validate epoch by epoch; write a checkpoint after each, and when asked to end.
 
-    `network` is the model, or its heads alone for frozen features; the data give (image, patches,
+    `network` is the model, or its heads alone for frozen features; the data return (image, patches,
     label), or (features, features, label). `names` and `labels` are of the training pictures.
     `identity` must be the same for a checkpoint to fit; JSON can hold it.
     """

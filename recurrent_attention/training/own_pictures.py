@@ -52,7 +52,7 @@ class Trained(NamedTuple):
 
     @property
     def report(self) -> Path:
-        """Where the page lies that shows how good the model is."""
+        """The file of the page that shows how good the model is."""
         return self.folder / "report.html"
 
 

@@ -1,4 +1,4 @@
-"""One page that tells how good a model is: a single HTML file, which opens without a network."""
+"""One page that shows how good a model is: a single HTML file, which opens without a network."""
 
 import platform
 from collections.abc import Mapping

@@ -46,7 +46,7 @@ class RunFolder:
 
     @property
     def model_dir(self) -> Path:
-        """Where the model lies, for `TwoStreamClassifier.from_pretrained`."""
+        """The folder of the model, for `TwoStreamClassifier.from_pretrained`."""
         return self.path / "model"
 
     def write_json(self, name: str, values: dict[str, Any]) -> None:

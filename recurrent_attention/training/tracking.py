@@ -39,7 +39,7 @@ def checked_trackers(trackers: Trackers, folder: Path | None) -> list[Any]:
 
 
 def start_tracking(accelerator: Accelerator, config: dict[str, Any]) -> None:
-    """Open the trackers of a run; values that they cannot take are told as text."""
+    """Open the trackers of a run; values that they cannot take become text."""
     if accelerator.log_with:
         plain = {k: v if isinstance(v, int | float | str) else str(v) for k, v in config.items()}
         accelerator.init_trackers(PROJECT, config=plain)

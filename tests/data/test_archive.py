@@ -97,7 +97,7 @@ def test_a_good_archive(tmp_path, syncs, mode, form):
 
 ONLY_FILES = "Expected {} to hold files and folders only, but 'birds/x' is {}."
 INSIDE = "Expected {} to hold names inside the folder it is unpacked to, but got {!r}."
-ONCE = "Expected {} to hold each name once, but {!r} stands twice."
+ONCE = "Expected {} to hold each name once, but {!r} is there twice."
 HOSTILE = {
     "symbolic link out": ([link("birds/x", "/etc")], ONLY_FILES, "a symbolic link"),
     "symbolic link up": ([link("birds/x", "../../..")], ONLY_FILES, "a symbolic link"),

@@ -98,7 +98,7 @@ def test_cub_of_the_wrong_layout(cub):
             ["1 a/b.jpg", "x y"],
             "Expected line 2 of .*images.txt to be a number and 1",
         ),
-        ("images.txt", ["1 a/b.jpg", "1 c/d.jpg"], "1 stands again in line 2 of .*images.txt.$"),
+        ("images.txt", ["1 a/b.jpg", "1 c/d.jpg"], "1 is again in line 2 of .*images.txt.$"),
         ("images.txt", ["\u00b2 a/b.jpg"], "Expected line 1 of .*images.txt to be a number and 1"),
         (
             "image_class_labels.txt",

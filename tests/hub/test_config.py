@@ -204,8 +204,8 @@ SENTENCES = [
     (
         f"{LOOK}.interpolation",
         "x",
-        "`interpolation` to be one of nearest, bilinear, bicubic, lanczos, but got 'x'. It stands "
-        "in FOLDER.",
+        "`interpolation` to be one of nearest, bilinear, bicubic, lanczos, but got 'x'. The file "
+        "is FOLDER.",
     ),
     (f"{LOOK}.crop_pct", 0, "`backbone_kwargs['pretrained_cfg_overlay']['crop_pct']` in FOLDER to"),
 ]

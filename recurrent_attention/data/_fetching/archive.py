@@ -41,7 +41,7 @@ def unpack(
 ) -> None:
     """Unpack tar archives, plain or gzipped, into a folder that is not there yet.
 
-    Files and folders alone are taken, with the names as they stand and the user's own permissions:
+    Files and folders alone are taken, with the names of the archive and the user's own permissions:
     no link, no device file, no owner, no setuid bit, no time. All is unpacked into a hidden folder
     beside, brought to the disk, and then renamed, so that after a kill there is no half of a
     folder; what such a kill left is removed. Two processes must not do this at once.
@@ -134,7 +134,7 @@ def _unpack(
                 _extract(archive, tar, member, _target(archive, member.name, staging, strip))
                 bar.update(file.tell() - bar.n)
             _check_end(reader, tar.offset)
-            while rest := reader.read(COPIED):  # gzip's check sum stands at the very end
+            while rest := reader.read(COPIED):  # gzip's check sum is at the very end
                 room.take(archive, len(rest), members=0)
     except (tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, UnicodeError) as error:
         reason = (str(error) or type(error).__name__).rstrip(".")
@@ -189,8 +189,8 @@ def _extract(archive: Path, tar: tarfile.TarFile, member: tarfile.TarInfo, targe
         out = target.open("xb")
     except (FileExistsError, NotADirectoryError):  # also names that differ where a disk sees none
         raise ValueError(
-            f"Expected {printable(archive)} to hold each name once, but {member.name!r} stands "
-            f"twice."
+            f"Expected {printable(archive)} to hold each name once, but {member.name!r} is "
+            "there twice."
         ) from None
     source = tar.extractfile(member)
     if source is None:

@@ -29,7 +29,7 @@ class RemoteFile(NamedTuple):
     """A file on a server, and how to know it again.
 
     Attributes:
-        url: where it lies; the last part of its path names the file on disk.
+        url: of the file; the last part of its path names the file on disk.
         size: in bytes.
         md5: its MD5 sum, 32 hexadecimal digits.
     """

@@ -26,7 +26,7 @@ def fetch(
         progress: show bars.
 
     Raises:
-        ConnectionError: if a server cannot be reached, or gives another file.
+        ConnectionError: if a server cannot be reached, or sends another file.
         ValueError: if an archive on disk is another one, or holds what is not taken.
         OSError: if the disk is full, or cannot be written to.
     """

@@ -31,8 +31,8 @@ HEADINGS: dict[Kind, tuple[str, str]] = {  # of one, and of several
         "classes are missing from a part of the data",
     ),
     "duplicate across splits": (
-        "picture stands in more than one part of the data",
-        "pictures stand in more than one part of the data",
+        "picture is in more than one part of the data",
+        "pictures are in more than one part of the data",
     ),
     "duplicate": ("picture is there more than once", "pictures are there more than once"),
     "ignored": ("file is ignored", "files are ignored"),
