@@ -13,7 +13,7 @@ GLOBAL_CONV_CHANNELS = 1024  # of the two 1x1 convolutions in the authors' code
 
 
 class TwoStreamOutput(NamedTuple):
-    """What `TwoStreamClassifier` answers; logits are never softmaxed.
+    """The output of `TwoStreamClassifier`; logits are not softmaxed.
 
     Attributes:
         logits: (b k) global_logits + fusion_weight * local_logits.
@@ -42,7 +42,7 @@ class TwoStreamOutput(NamedTuple):
 
 
 class TwoStreamFeatures(NamedTuple):
-    """What the two backbones saw, before any head.
+    """The features of both backbones, before any head.
 
     Attributes:
         global_features: (b c h w) a map, or (b c) its mean over h w.

@@ -11,7 +11,7 @@ from recurrent_attention.attention.recurrent import RefinedAttentionOutput
 
 
 class AnytimeState(NamedTuple):
-    """What `AnytimeAttention` remembers of all looks so far; its size does not grow with them.
+    """The state of `AnytimeAttention` after some looks; its size does not grow with them.
 
     Attributes:
         total: (b c) sum of e^(score - peak) * features over the looks.
@@ -81,7 +81,7 @@ class AnytimeAttention(nn.Module):
         self.scorer = nn.Linear(self.input_size, 1, device=device, dtype=dtype)
 
     def forward(self, features: Tensor) -> RefinedAttentionOutput:
-        """Weigh looks that are all there.
+        """Weigh all looks at once.
 
         Args:
             features: (b t c) of t looks in their order, or their maps (b t c h w), whose means over
@@ -100,7 +100,7 @@ class AnytimeAttention(nn.Module):
         return RefinedAttentionOutput(states[:, -1], states, weights[:, -1])
 
     def prefix_weights(self, features: Tensor) -> Tensor:
-        """Return how much each look counts after 1, 2, ... looks.
+        """Return the weight of each look after 1, 2, ... looks.
 
         Args:
             features: as in `forward`.
@@ -118,7 +118,7 @@ class AnytimeAttention(nn.Module):
         return scores.expand(-1, looks, -1).masked_fill(later, -torch.inf).softmax(dim=2)
 
     def step(self, state: AnytimeState | None, look: Tensor) -> AnytimeState:
-        """Take one more look.
+        """Add one more look to the state.
 
         Args:
             state: after the looks so far; None before the first.

@@ -64,7 +64,7 @@ def _one_call_is_better(weights: list[Tensor], inputs: Tensor, *, training: bool
 
 
 def _is_transformed(inputs: Tensor) -> bool:
-    """Tell whether torch batches, casts or differentiates operations, which its LSTM cannot."""
+    """Return whether torch batches, casts or differentiates operations, which its LSTM cannot."""
     return (
         torch.is_autocast_enabled(inputs.device.type)
         or torch._C._are_functorch_transforms_active()

@@ -13,7 +13,7 @@ INPUT_GAIN = 2.0  # of the initial input weights; 1 and 4 learned more slowly, o
 
 
 class RefinedAttentionOutput(NamedTuple):
-    """What `RecurrentRefinedAttention` found.
+    """The output of `RecurrentRefinedAttention` and `AnytimeAttention`.
 
     Attributes:
         pooled: (b d) the weighted sum of the states, A in the paper.

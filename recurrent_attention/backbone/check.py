@@ -25,7 +25,7 @@ def check_backbone(
     batch_size: int = 32,
     backbone_kwargs: dict[str, Any] | None = None,
 ) -> BackboneReport:
-    """Tell whether a timm model works as both streams, and what that costs.
+    """Check whether a timm model works as both streams, and count what that costs.
 
     `TwoStreamClassifier` is built on the meta device, and the forward pass of one training step
     runs there: nothing is computed, and it takes neither weights, a network, nor much memory.

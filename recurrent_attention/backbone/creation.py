@@ -43,7 +43,7 @@ class SizeError(ArgumentError):
 
 
 def native_size(name: str) -> int | None:
-    """Tell for which side of pictures a timm model was made, as timm describes it.
+    """Return the side of pictures that a timm model was made for, as timm describes it.
 
     Args:
         name: as for `FeatureBackbone`.

@@ -194,7 +194,7 @@ class FeatureBackbone(nn.Module):
         self.reduction = round(self.image_size / height)
 
     def architecture(self) -> tuple[str, dict[str, Any]]:
-        """Tell how to build this model again without the folder or repository it came from.
+        """Return the arguments that build this model without the folder or repository it came from.
 
         Returns:
             The name of the architecture, and what such a folder ("local-dir:...") or repository
@@ -282,7 +282,7 @@ class FeatureBackbone(nn.Module):
 
 
 def _damages_memory(layer: nn.Module) -> bool:
-    """Tell a layer whose backward pass over (b h w c) writes where it should not, and crashes.
+    """Return whether a layer's backward pass over (b h w c) writes where it should not, and crashes.
 
     oneDNN 3.12 in torch 2.14 does, on a CPU with AVX-512, for pointwise convolutions with a stride
     and fewer than 16 channels, as the stems of FastViT and MobileOne have them.

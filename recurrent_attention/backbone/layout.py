@@ -80,7 +80,7 @@ def _projected_tokens(tokens: int, channels: int, grid: tuple[int, int]) -> Layo
 
 
 def _ends_with_class_tokens(model: Any, features: Any, images: Tensor) -> bool:
-    """Tell whether the last layers see to the class tokens only, and leave the map as it is."""
+    """Return whether the last layers change the class tokens only, and leave the map as it is."""
     intermediates, _ = trace(
         model, lambda: model.forward_intermediates(images, **LAST_INTERMEDIATE)
     )

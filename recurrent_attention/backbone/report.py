@@ -31,7 +31,7 @@ class StreamReport(NamedTuple):
 
 
 class BackboneReport(NamedTuple):
-    """What `check_backbone` found. Printed, it is for people.
+    """The result of `check_backbone`; `print` shows it as a table.
 
     Attributes:
         name: of the model.

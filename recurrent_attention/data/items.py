@@ -86,7 +86,7 @@ class PictureItems(Pictures):
         self._items, self._image, self._open = source.items, source.image, source.loader
 
     def path(self, index: int) -> Path:
-        """Return where picture number `index` lies, if it is a file.
+        """Return the path of picture number `index`, if it is a file.
 
         Raises:
             ValueError: if it is none.

@@ -180,7 +180,7 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    """Tell whether a terminal and a file can take it: no escape codes, no half characters."""
+    """Return whether a terminal and a file can take it: no escape codes, no half characters."""
     return isinstance(value, str) and not _UNPRINTABLE.search(value)
 
 

@@ -165,7 +165,7 @@ def whole_pixels(box: Tensor, width: int, height: int) -> tuple[int, int, int, i
 
 
 def reduction_for(sides: Sequence[float], size: int) -> int:
-    """Tell how far a JPEG may be reduced while it is decoded, so that its views hardly change.
+    """Return how far a JPEG may be reduced while it is decoded, so that its views hardly change.
 
     Args:
         sides: of the boxes that views of this size are cut from, in pixels of the whole picture.

@@ -31,7 +31,7 @@ def is_one(images: Any) -> bool:
 
 
 def is_normalised(image: Any) -> bool:
-    """Tell a floating-point tensor, which streams take as it is, from whatever has pixels."""
+    """Return whether it is a floating-point tensor, which streams take as it is."""
     return isinstance(image, Tensor) and image.is_floating_point()
 
 

@@ -21,7 +21,7 @@ NOTEBOOK_DPI = 100  # pixels per inch: the smallest letters are ten pixels high
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Explanation(StreamMaps):
-    """What both streams of a `TwoStreamClassifier` saw that speaks for one class an image.
+    """Maps of what speaks for a class in images, for both streams of a `TwoStreamClassifier`.
 
     The unit of a map's cell is logits: before its negative cells were cut to 0, a map sums to the
     gradient of the logit times the pooled features. Nothing is scaled, so steps, patches and images

@@ -17,7 +17,7 @@ from recurrent_attention.network import TwoStreamNetwork
 
 
 class Prediction(NamedTuple):
-    """What the model says about one picture, the best class first; plain Python values.
+    """The answer to one picture, the best class first, in plain Python values.
 
     Attributes:
         class_names: of the n best classes; their indices as text where the model has no names.
@@ -50,7 +50,7 @@ class Prediction(NamedTuple):
 
     @property
     def looks(self) -> int | None:
-        """How many looks were taken; None where the model has no answer after each."""
+        """Number of looks that were taken; None where the model has no answer after each."""
         return len(self.after) - 1 if self.after else None
 
     def __str__(self) -> str:

@@ -22,7 +22,7 @@ RESOLUTION = 1e-5  # scores this close, as a share of the best, tie: float32 sum
 
 @torch.no_grad()
 def saliency(cell_logits: Tensor) -> Tensor:
-    r"""Measure how strongly each cell of the global stream's map speaks for some classes over others.
+    r"""Measure how strongly each cell of the global map speaks for some classes over others.
 
     With l_k the logit of class k that the stream's classifier computes for a single cell, this is
     the standard deviation over the classes,
@@ -87,8 +87,8 @@ def propose_boxes(
         num_boxes: p, at most the number of windows, 1521 for the default sides.
         iou_threshold: in [0, 1]: the largest intersection over union of two boxes of a round.
         cell_offset: in [-1, 1]: how far right and down of the middle of its tile of the image each
-            cell looks, as a share of the tile. `measure_cell_offset` measures it; padded convolutions of
-            stride 2 make it -0.5 in most of the convolutional networks.
+            cell looks, as a share of the tile. `measure_cell_offset` measures it; padded
+            convolutions of stride 2 make it -0.5 in most of the convolutional networks.
         window_sides: shares of the image's sides in (0, 1], multiples of 0.05.
 
     Returns:

@@ -30,7 +30,7 @@ OF_TRAINING = ("train_patches", "augment", "crop_scale", "trackers")  # argument
 
 
 class Ablation(NamedTuple):
-    """What `ablate` found.
+    """The result of `ablate`.
 
     Attributes:
         rows: one a variant, and "global" first.

@@ -34,7 +34,7 @@ class Lead(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """What comes out where a variant looks until it is sure, mean over the seeds.
+    """Accuracy and looks of a variant that looks until it is sure, mean over the seeds.
 
     Attributes:
         confidence: that was enough.
@@ -50,7 +50,7 @@ class Stopped(NamedTuple):
 
 
 class Row(NamedTuple):
-    """What one variant reached, over all seeds.
+    """The figures of one variant, over all seeds.
 
     Attributes:
         name: of the variant, or "global" for the first stream alone.

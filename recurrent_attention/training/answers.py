@@ -19,7 +19,7 @@ Ranking = tuple[tuple[str, float], ...]
 
 
 class Answer(NamedTuple):
-    """What both streams answered to one picture.
+    """The answers of both streams to one picture.
 
     Attributes:
         name: of its file, as in the data.
@@ -40,7 +40,7 @@ class Answer(NamedTuple):
 
 
 class Stopping(NamedTuple):
-    """What comes out if a model looks until it is sure.
+    """Accuracy and number of looks if a model looks until it is sure.
 
     Attributes:
         confidence: that was enough.
@@ -156,7 +156,7 @@ class Answers:
         return self._hits_after().double().mean(0).tolist()
 
     def stopping(self, confidence: float) -> "Stopping":
-        """Return what comes out if each picture is looked at until its answer is sure.
+        """Return the accuracy and the looks if each picture is looked at until its answer is sure.
 
         Args:
             confidence: in [0, 1], as in `TwoStreamClassifier.predict`.
@@ -178,7 +178,7 @@ class Answers:
         )
 
     def by_looks(self) -> dict[str, Any]:
-        """Return what more looks bring, as `result.json` keeps it.
+        """Return the accuracy by number of looks, as `result.json` keeps it.
 
         Returns:
             `fused_top1_after`: shares after 0, 1, ... p looks; and `stopping`: top-1, mean looks

@@ -24,7 +24,7 @@ MOST_UPDATES = 100  # of L-BFGS, which needs about ten
 
 
 class Calibration(NamedTuple):
-    """What `calibrate` fitted.
+    """The result of `calibrate`.
 
     Attributes:
         temperatures: of the answers without a look, and with looks.

@@ -30,8 +30,8 @@ def seed_of(*parts: int | str) -> int:
 class Draws(Dataset[tuple[Any, ...]]):
     """A data set whose samples draw from a generator seeded by seed, epoch and position.
 
-    Indexing by (epoch, index) returns `(index, *sample)`; (epoch, index, n) is the same picture drawn
-    in another way. The data draw from torch's global generator, which is left wherever they leave
+    Indexing by (epoch, index) returns `(index, *sample)`; (epoch, index, n) is another draw of the
+    same picture. The data draw from torch's global generator, which is left wherever they leave
     it: training seeds it anew before each batch.
     """
 

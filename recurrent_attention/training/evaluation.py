@@ -29,7 +29,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class Evaluation(NamedTuple):
-    """How well both streams answered, each picture counted once.
+    """The result of `evaluate`: how well both streams answered, each picture counted once.
 
     Attributes:
         loss: of both streams, mean over the pictures.

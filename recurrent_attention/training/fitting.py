@@ -30,7 +30,7 @@ from recurrent_attention.training.views import views_of
 
 
 class FitResult(NamedTuple):
-    """What a training run did.
+    """The result of `fit`.
 
     Attributes:
         history: one dictionary an epoch: loss and accuracy in training and, where there is

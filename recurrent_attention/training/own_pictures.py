@@ -35,7 +35,7 @@ NUM_PATCHES = 10
 
 
 class Trained(NamedTuple):
-    """What `train` made.
+    """The result of `train`.
 
     Attributes:
         model: holds the weights of the best epoch.

@@ -11,7 +11,7 @@ VALIDATION_SHARE, TEST_SHARE = 0.15, 0.2  # of each class, where the folder has 
 
 
 class Parts(NamedTuple):
-    """The pictures of a folder, as a training needs them.
+    """The pictures of a folder in three parts: train, validation and test.
 
     Attributes:
         found: what the folder holds, in words.

@@ -25,7 +25,7 @@ SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
 def join_processes(device: Device = "auto") -> PartialState:
-    """Join the processes that `torchrun` or `accelerate launch` started; without them, be alone.
+    """Join the processes that `torchrun` or `accelerate launch` started, if there are any.
 
     Args:
         device: "auto" takes an accelerator if there is one; else "cpu", "cuda", "cuda:1", "mps",

@@ -151,7 +151,7 @@ def propose_boxes_for(
     num_workers: int = 0,
     progress: bool = True,
 ) -> Mapping[str, Tensor]:
-    """Let a model with a trained global stream say where to look, in every picture of a data set.
+    """Propose boxes in every picture of a data set, by a model with a trained global stream.
 
     Several processes share the pictures; each gets all boxes.
 

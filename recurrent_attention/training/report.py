@@ -40,7 +40,7 @@ def write_report(
     fitted: FitResult | None = None,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Write what an evaluation found as a page: figures, mistakes, and explained pictures.
+    """Write an evaluation as a page: figures, mistakes, and explained pictures.
 
     Args:
         path: of the .html file, which is written whole or not at all.

@@ -52,7 +52,7 @@ def end_tracking(accelerator: Accelerator) -> None:
 
 
 def track_epoch(accelerator: Accelerator, record: dict[str, Any]) -> None:
-    """Tell the trackers what an epoch brought."""
+    """Send the figures of an epoch to the trackers."""
     if not accelerator.log_with:
         return
     values = {name: value for name, value in record.items() if isinstance(value, int | float)}

@@ -269,7 +269,7 @@ def test_bad_pictures_are_named_and_never_replaced(tmp_path):
 
 def test_pictures_listed_twice_or_unequal(tmp_path):
     with pytest.raises(
-        ValueError, match=r"^Expected each picture to be listed once, but a.jpg stands"
+        ValueError, match=r"^Expected each picture to be listed once, but a.jpg is listed twice"
     ):
         Pictures(tmp_path, ["a.jpg", "b.jpg", "a.jpg"], [0, 0, 0], "a")
     with pytest.raises(ValueError, match="to be equally many, but got 2 and 1.$"):

@@ -366,12 +366,12 @@ class Endless(Dataset):
         (
             [(PICTURE, 0), (PICTURE,)], {}, ValueError,
             "Expected items with 1, but item-000001 has 1 places. Say where picture and label "
-            "stand: image=..., label=....",
+            "are: image=..., label=....",
         ),
         (
             [{"img": PICTURE, "y": 0}], {}, ValueError,
             "Expected items with 1, but item-000000 has the keys img, y. Say where picture and "
-            "label stand: image=..., label=....",
+            "label are: image=..., label=....",
         ),
         (
             [(PICTURE, 0), (PICTURE, 0)], {"labels": [0]}, ValueError,

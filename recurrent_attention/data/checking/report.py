@@ -57,7 +57,7 @@ class Problem(NamedTuple):
 
 
 class CheckReport(NamedTuple):
-    """What is in a data set, and what is wrong with it. Printed, it is for people.
+    """The result of `check_pictures`: what is in a data set, and what is wrong with it.
 
     Attributes:
         layout: how the pictures were found, in words.
@@ -91,7 +91,7 @@ class CheckReport(NamedTuple):
         return not self.problems
 
     def of_kind(self, kind: Kind) -> tuple[Problem, ...]:
-        """Give the problems of one kind.
+        """Return the problems of one kind.
 
         Args:
             kind: "unreadable", "decompression bomb", "wrong size", "wrong range", "empty class",
@@ -100,7 +100,7 @@ class CheckReport(NamedTuple):
         return tuple(problem for problem in self.problems + self.ignored if problem.kind == kind)
 
     def describe(self, *, most: int | None = 5) -> str:
-        """Say what was found: counts by kind, and the first of each.
+        """Return a text: the number of problems of each kind, and the first of each.
 
         Args:
             most: how many of each kind to list; None for all.
