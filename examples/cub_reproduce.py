@@ -14,7 +14,7 @@ set):
 
     python examples/cub_reproduce.py --data CUB_200_2011 --patches PATCHES --protocol paper
 
-On several processes or machines (docs/scale.md), each with its share of every batch:
+On several processes or machines (docs/guides/several-gpus.md), each with its share of every batch:
 
     torchrun --nproc_per_node 8 examples/cub_reproduce.py --data CUB_200_2011
 """

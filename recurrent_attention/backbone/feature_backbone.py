@@ -282,7 +282,7 @@ class FeatureBackbone(nn.Module):
 
 
 def _damages_memory(layer: nn.Module) -> bool:
-    """Return whether a layer's backward pass over (b h w c) writes where it should not, and crashes.
+    """Return whether the backward pass of a layer over (b h w c) writes outside its memory.
 
     oneDNN 3.12 in torch 2.14 does, on a CPU with AVX-512, for pointwise convolutions with a stride
     and fewer than 16 channels, as the stems of FastViT and MobileOne have them.

@@ -30,7 +30,7 @@ def read_each(
 ) -> Iterator[Any]:
     """Read some samples of a data set, in order, behind a bar.
 
-    `data` returns (index, ...). Yield batches of samples, or single ones where `batch_size` is None.
+    `data` returns (index, ...). Yield batches of samples; single ones if `batch_size` is None.
     """
     loader: DataLoader[Any] = DataLoader(
         data,
