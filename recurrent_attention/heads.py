@@ -1,7 +1,7 @@
 """The layers on the two backbones: classifiers, two ways to look at patches, what comes out."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import einsum, rearrange, reduce
@@ -20,9 +20,10 @@ class TwoStreamOutput(NamedTuple):
         global_logits: (b k) of the whole image: the baseline.
         local_logits: (b k) of the patches, averaged over p, or weighted by `patch_weights`.
         step_logits: (b p t k) what each look at each patch would answer by itself.
-        step_weights: (b p t) the temporal attention; sums to 1 over t.
-        patch_weights: (b p) the learned attention over the patches, sums to 1 over p (t is 1 then);
-            None with `patch_weighting="equal"`.
+        step_weights: (b p t) the temporal attention over the T looks at each patch; sums to 1 over
+            t. All ones with t = 1 where `patch_weights` are learned.
+        patch_weights: (b p) the learned attention over the patches, with one look at each; sums to
+            1 over p. None with `patch_weighting="equal"`.
         boxes: (b p 4) xyxy in pixels of the images, where the model proposed its own patches, best
             first; None where patches were given.
         prefix_logits: (b p k) what both streams answer after 1, 2, ... p patches, the last of which
@@ -51,6 +52,21 @@ class TwoStreamFeatures(NamedTuple):
 
     global_features: Tensor
     local_features: Tensor
+
+
+def check_features_of_streams(features: Any) -> None:
+    """Refuse what is not the features of both streams, or whose local ones have no axis p."""
+    if not isinstance(features, tuple) or len(features) != 2:
+        raise TypeError(
+            "Expected `features` to be the TwoStreamFeatures of `encode`, but got "
+            f"{type(features).__name__}."
+        )
+    shape = tuple(features[1].shape)
+    if len(shape) not in (3, 5):
+        raise ValueError(
+            "Expected `local_features` to have shape (b, p, c, h, w) or (b, p, c), but got "
+            f"{shape}."
+        )
 
 
 def conv_pair(channels: int) -> nn.Sequential:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from recurrent_attention.heads import TwoStreamOutput
 
+IGNORED = -100  # as in torch's cross_entropy
 PATCH_SHARE = 0.5  # of weighted patches by themselves; without it the local stream lost 2.6 points
 
 
@@ -43,7 +44,7 @@ class TwoStreamLoss(nn.Module):
 
     Example:
         >>> import torch
-        >>> from recurrent_attention.heads import TwoStreamOutput
+        >>> from recurrent_attention import TwoStreamOutput
         >>> good, bad = torch.tensor([[5.0, 0.0]]), torch.tensor([[0.0, 5.0]])
         >>> steps, weights = bad.view(1, 1, 1, 2), torch.ones(1, 1, 1)  # one patch, one step
         >>> output = TwoStreamOutput(good + bad, good, bad, steps, weights)
@@ -87,14 +88,21 @@ class TwoStreamLoss(nn.Module):
         Args:
             output: of `TwoStreamClassifier`.
             targets: (b) class indices in [0, k), or (b k) probabilities of the classes, as mixup
-                and cutmix make them.
+                and cutmix make them. Pictures of index -100 do not count.
 
         Returns:
             A scalar.
 
         Raises:
-            ValueError: if `targets` has another shape, or `weight` is of other classes.
+            ValueError: if `targets` has another shape or no such class, or `weight` is of other
+                classes.
+            TypeError: if `output` is not the whole output, or `targets` are no integers of 64 bits.
         """
+        if not isinstance(output, TwoStreamOutput):
+            raise TypeError(
+                f"Expected `output` to be a TwoStreamOutput, but got {type(output).__name__}. Pass "
+                "all of what the model returns: loss(model(images, patches), targets)."
+            )
         batch, classes = output.global_logits.shape
         soft = targets.is_floating_point()
         if tuple(targets.shape) != ((batch, classes) if soft else (batch,)):
@@ -103,6 +111,13 @@ class TwoStreamLoss(nn.Module):
                 f"shape ({batch}, {classes}), but got {targets.dtype} of shape "
                 f"{tuple(targets.shape)}."
             )
+        if not soft and targets.dtype not in (torch.long, torch.uint8):
+            raise TypeError(
+                f"Expected `targets` to be integers of 64 bits, but got {targets.dtype}. Convert "
+                "them: targets.long()."
+            )
+        if targets.device.type == "cpu" and not soft and not torch.compiler.is_compiling():
+            _check_classes(targets, classes)
         if self.weight is not None and len(self.weight) != classes:
             raise ValueError(
                 f"Expected `weight` to hold a number for each of the {classes} classes, but got "
@@ -128,3 +143,12 @@ class TwoStreamLoss(nn.Module):
         weight = None if self.weight is None else self.weight.to(logits)
         targets = targets.to(logits.dtype) if targets.is_floating_point() else targets
         return F.cross_entropy(logits, targets, weight=weight, label_smoothing=self.label_smoothing)
+
+
+def _check_classes(targets: Tensor, classes: int) -> None:
+    """Refuse indices of no class; on a GPU that would wait for it, and torch stops there."""
+    wrong = targets[((targets < 0) & (targets != IGNORED)) | (targets >= classes)]
+    if len(wrong):
+        raise ValueError(
+            f"Expected `targets` to be class indices in [0, {classes}), but got {int(wrong[0])}."
+        )

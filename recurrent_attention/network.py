@@ -19,13 +19,14 @@ from recurrent_attention.heads import (
     TwoStreamFeatures,
     TwoStreamOutput,
     add_up_patches,
+    check_features_of_streams,
     classifier,
     conv_pair,
     fuse,
     look_repeatedly,
     weigh_patches,
 )
-from recurrent_attention.ops._shapes import check_patches
+from recurrent_attention.ops._shapes import check_is_tensor, check_patches
 from recurrent_attention.ops.cell_offset import offset_of_backbone
 from recurrent_attention.ops.crops import crop_patches
 from recurrent_attention.ops.proposal import propose_mixed_boxes, saliency
@@ -109,6 +110,8 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
 
         Args:
             images: (b 3 h w) floating point, normalised as the backbone wants it (`data_config`).
+                Any height and width that the backbone takes, not only `image_size`; backbones with
+                a `fixed_size` take no other.
             patches: (b 3 h w), or (b p 3 h w) for p patches per image, normalised likewise. None:
                 the model proposes `num_patches` boxes by itself and cuts them out of `images`.
 
@@ -137,10 +140,13 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
         Returns:
             `TwoStreamFeatures` with the maps (b c h w) and (b p c h w).
         """
+        self.global_backbone.check(images)
+        check_is_tensor("patches", patches)
+        given = tuple(patches.shape)
         if patches.ndim == 4:
             patches = rearrange(patches, "b c h w -> b 1 c h w")
         check_patches(images, patches)
-        self.local_backbone.check(patches.flatten(0, 1), name="patches")
+        self.local_backbone.check(patches.flatten(0, 1), name="patches", given=given)
         return TwoStreamFeatures(self.global_backbone(images), self._local_maps(patches))
 
     def classify(
@@ -155,7 +161,12 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
 
         Returns:
             `TwoStreamOutput`.
+
+        Raises:
+            ValueError: if a shape does not fit.
+            TypeError: if it is not the features of both streams.
         """
+        check_features_of_streams(features)
         global_features, local_features = features
         global_logits = self.classify_global(global_features)
         look: Callable[..., Looks] = {"equal": look_repeatedly, "anytime": add_up_patches}.get(

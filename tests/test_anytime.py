@@ -7,6 +7,7 @@ import torch
 from helpers import models
 
 from recurrent_attention import AnytimeAttention, TwoStreamLoss
+from recurrent_attention.attention import AnytimeState
 from recurrent_attention.heads import TwoStreamFeatures
 
 
@@ -91,8 +92,64 @@ def test_gradients_of_the_steps_are_those_of_the_closed_form():
 
 @pytest.mark.parametrize("shape", [(2, 6), (2, 3, 5), (2, 3, 6, 4)])
 def test_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"^Expected features of shape \(b, t, 6\) or \(b, t, "):
+    with pytest.raises(ValueError, match=r"^Expected `features` to have "):
         attention_of()(torch.zeros(shape))
+
+
+def state_of(batch):
+    return AnytimeState.before(torch.zeros(batch, 6))
+
+
+@pytest.mark.parametrize(
+    ("state", "look", "error", "message"),
+    [
+        (
+            None,
+            torch.zeros(2, 3, 6),
+            ValueError,
+            "Expected `look` to have shape (b, 6) or (b, 6, h, w), but got (2, 3, 6).",
+        ),
+        (
+            None,
+            torch.zeros(2, 5),
+            ValueError,
+            "Expected `look` to have 6 channels, but got 5 in shape (2, 5). Build the module with "
+            "input_size=5.",
+        ),
+        (
+            None,
+            torch.zeros(2, 6, dtype=torch.long),
+            TypeError,
+            "Expected `look` to be floating point, but got torch.int64. Convert them: "
+            "look.float().",
+        ),
+        (
+            state_of(1),
+            torch.zeros(3, 6),
+            ValueError,
+            "Expected `state` to be of looks of shape (3, 6), as `look` is, but got one of looks "
+            "of shape (1, 6).",
+        ),
+        (
+            torch.zeros(2, 6),
+            torch.zeros(2, 6),
+            TypeError,
+            "Expected `state` to be an AnytimeState, or None before the first look, but got "
+            "Tensor. The state comes first: step(state, look).",
+        ),
+    ],
+)
+def test_a_step_refuses_what_does_not_fit_in_one_sentence(state, look, error, message):
+    with pytest.raises(error) as caught:
+        attention_of(dtype=torch.float32).step(state, look)
+    assert str(caught.value) == message
+
+
+def test_no_looks_and_integers_are_refused():
+    with pytest.raises(ValueError, match="^Expected `features` to hold at least one position"):
+        attention_of()(torch.zeros(2, 0, 6))
+    with pytest.raises(TypeError, match="^Expected `features` to be floating point"):
+        attention_of()(torch.zeros(2, 3, 6, dtype=torch.long))
 
 
 def test_no_channels_are_refused():

@@ -288,6 +288,13 @@ def test_backward_in_eval_mode_on_cuda():
             "module with input_size=3.",
         ),
         (
+            torch.zeros(4, 7, 7),
+            ValueError,
+            "Expected `features` to have 4 channels, but got 7 in shape (4, 7, 7). Add a batch "
+            "axis: features[None].",
+        ),
+        ([1.0], TypeError, "Expected `features` to be a tensor, but got list."),
+        (
             torch.zeros(2, 0, 4),
             ValueError,
             "Expected `features` to hold at least one position, but got shape (2, 0, 4).",

@@ -280,6 +280,95 @@ def test_bad_inputs(images, patches, error, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("images", "patches", "error", "message"),
+    [
+        (
+            torch.zeros(2, 64, 64, 3),
+            None,
+            ValueError,
+            "Expected `images` to have 3 channels, but got 64 in shape (2, 64, 64, 3). Put the "
+            "channels before height and width: images.permute(0, 3, 1, 2).",
+        ),
+        (
+            torch.zeros(2, 3, 64, 64),
+            torch.zeros(2, 5, 32, 32, 3),
+            ValueError,
+            "Expected `patches` to have 3 channels, but got 32 in shape (2, 5, 32, 32, 3). Put the "
+            "channels before height and width: patches.permute(0, 1, 4, 2, 3).",
+        ),
+        (
+            torch.zeros(2, 3, 64, 64),
+            torch.zeros(2, 5, 1, 32, 32),
+            ValueError,
+            "Expected `patches` to have 3 channels, but got 1 in shape (2, 5, 1, 32, 32). Build "
+            "the backbone with in_chans=1.",
+        ),
+        (
+            torch.zeros(3, 64, 64),
+            torch.zeros(2, 3, 32, 32),
+            ValueError,
+            "Expected `images` to have shape (b, 3, h, w), but got (3, 64, 64). Add a batch axis: "
+            "images[None].",
+        ),
+        (
+            torch.zeros(2, 3, 64, 64),
+            [torch.zeros(2, 3, 32, 32)],
+            TypeError,
+            "Expected `patches` to be a tensor, but got list. Put them together: "
+            "torch.stack(patches, 1).",
+        ),
+        (
+            [torch.zeros(3, 64, 64)],
+            None,
+            TypeError,
+            "Expected `images` to be a tensor (b 3 h w), but got list. `predict` takes pictures.",
+        ),
+    ],
+)
+def test_mistakes_get_the_hint_that_mends_them(images, patches, error, message):
+    with pytest.raises(error) as caught:
+        make()(images, patches)
+    assert str(caught.value) == message
+
+
+def test_features_that_are_not_of_both_streams_are_refused():
+    model = make()
+    with pytest.raises(TypeError, match="^Expected `features` to be the TwoStreamFeatures"):
+        model.classify(torch.zeros(2, 96))
+    with pytest.raises(ValueError, match=r"^Expected `local_features` to have shape .*\(2, 96\)"):
+        model.classify(TwoStreamFeatures(torch.zeros(2, 96), torch.zeros(2, 96)))
+
+
+@pytest.mark.parametrize(
+    ("targets", "error", "message"),
+    [
+        ([0, 5], ValueError, "Expected `targets` to be class indices in [0, 5), but got 5."),
+        ([-1, 2], ValueError, "Expected `targets` to be class indices in [0, 5), but got -1."),
+        (
+            torch.zeros(2, dtype=torch.int32),
+            TypeError,
+            "Expected `targets` to be integers of 64 bits, but got torch.int32. Convert them: "
+            "targets.long().",
+        ),
+    ],
+)
+def test_targets_that_are_no_classes_are_refused(targets, error, message):
+    output = make()(torch.zeros(2, 3, 64, 64), torch.zeros(2, 3, 32, 32))
+    with pytest.raises(error) as caught:
+        TwoStreamLoss()(output, torch.as_tensor(targets))
+    assert str(caught.value) == message
+
+
+def test_the_loss_wants_the_whole_output_and_leaves_out_ignored_pictures():
+    output = make()(torch.zeros(2, 3, 64, 64), torch.zeros(2, 3, 32, 32))
+    with pytest.raises(TypeError, match="^Expected `output` to be a TwoStreamOutput, but got Ten"):
+        TwoStreamLoss()(output.logits, torch.tensor([0, 1]))
+    both = TwoStreamLoss()(output, torch.tensor([3, -100]))
+    first = TwoStreamOutput(*(None if f is None else f[:1] for f in output))
+    torch.testing.assert_close(both, TwoStreamLoss()(first, torch.tensor([3])))
+
+
 def test_wrong_channels_and_integers_are_refused():
     model = make()
     with pytest.raises(ValueError, match="^Expected `images`.*channels?"):

@@ -1,13 +1,16 @@
 """Looks that add up: one head that can answer after each of them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
 from recurrent_attention._arguments import whole_number
+from recurrent_attention.attention.checks import check_features
 from recurrent_attention.attention.recurrent import RefinedAttentionOutput
+
+LOOKS_AT, LOOK_AT = {3: 2, 5: 2}, {2: 1, 4: 1}  # where channels are, by the number of axes
 
 
 class AnytimeState(NamedTuple):
@@ -25,7 +28,13 @@ class AnytimeState(NamedTuple):
 
     @classmethod
     def before(cls, look: Tensor) -> "AnytimeState":
-        """Return the state before the first look, for looks like this one (b c)."""
+        """Return the state before the first look.
+
+        Its `pooled` is not a number: nothing has been seen.
+
+        Args:
+            look: (b c) like those to come.
+        """
         nothing = torch.zeros_like(look[:, 0])
         return cls(torch.zeros_like(look), nothing, torch.full_like(nothing, -torch.inf))
 
@@ -55,7 +64,8 @@ class AnytimeAttention(nn.Module):
         dtype: of the parameters, as in `torch.nn.Linear`.
 
     Raises:
-        ValueError: if `input_size` is not a positive integer.
+        ValueError: if `input_size` is less than 1.
+        TypeError: if `input_size` is no integer.
 
     Example:
         >>> attention = AnytimeAttention(32)
@@ -93,6 +103,7 @@ class AnytimeAttention(nn.Module):
 
         Raises:
             ValueError: if the shape is another.
+            TypeError: if `features` is no floating-point tensor.
         """
         features = self._vectors(features)
         weights = self.prefix_weights(features)
@@ -111,6 +122,7 @@ class AnytimeAttention(nn.Module):
 
         Raises:
             ValueError: if the shape is another.
+            TypeError: if `features` is no floating-point tensor.
         """
         scores: Tensor = rearrange(self.scorer(self._vectors(features)), "b t 1 -> b 1 t")
         looks = scores.shape[2]
@@ -128,9 +140,14 @@ class AnytimeAttention(nn.Module):
             The state after it, of the same size.
 
         Raises:
-            ValueError: if the shape of the look is another.
+            ValueError: if the shape of the look is another, or the state is of another batch.
+            TypeError: if `look` is no floating-point tensor, or `state` no state.
         """
-        look = self._vectors(rearrange(look, "b ... -> b 1 ..."))[:, 0]
+        c = self.input_size
+        check_features(look, c, LOOK_AT, name="look", shapes=f"(b, {c}) or (b, {c}, h, w)")
+        if look.ndim == 4:
+            look = reduce(look, "b c h w -> b c", "mean")
+        _check_state(state, look)
         score = self.scorer(look)[:, 0]
         if state is None:
             state = AnytimeState.before(look)
@@ -140,11 +157,8 @@ class AnytimeAttention(nn.Module):
         return AnytimeState(total, before * state.mass + now, peak)
 
     def _vectors(self, features: Tensor) -> Tensor:
-        if features.ndim not in (3, 5) or features.shape[2] != self.input_size:
-            raise ValueError(
-                f"Expected features of shape (b, t, {self.input_size}) or (b, t, "
-                f"{self.input_size}, h, w), but got {tuple(features.shape)}."
-            )
+        c = self.input_size
+        check_features(features, c, LOOKS_AT, shapes=f"(b, t, {c}) or (b, t, {c}, h, w)")
         if features.ndim == 5:
             return reduce(features, "b t c h w -> b t c", "mean")
         return features
@@ -152,3 +166,19 @@ class AnytimeAttention(nn.Module):
     def extra_repr(self) -> str:
         """Say how many channels it takes."""
         return f"input_size={self.input_size}"
+
+
+def _check_state(state: Any, look: Tensor) -> None:
+    """Refuse a state that is none, or that is of looks of another shape than this one (b c)."""
+    if state is None:
+        return
+    if not isinstance(state, AnytimeState):
+        raise TypeError(
+            f"Expected `state` to be an AnytimeState, or None before the first look, but got "
+            f"{type(state).__name__}. The state comes first: step(state, look)."
+        )
+    if state.total.shape != look.shape:
+        raise ValueError(
+            f"Expected `state` to be of looks of shape {tuple(look.shape)}, as `look` is, but got "
+            f"one of looks of shape {tuple(state.total.shape)}."
+        )

@@ -7,8 +7,10 @@ from einops import einsum, rearrange, reduce
 from torch import Tensor, nn
 
 from recurrent_attention._arguments import whole_number
+from recurrent_attention.attention.checks import check_features
 from recurrent_attention.attention.recurrence import recurrent_states
 
+CHANNELS_AT = {4: 1, 2: 1, 3: 2}  # by the number of axes
 INPUT_GAIN = 2.0  # of the initial input weights; 1 and 4 learned more slowly, on one seed
 
 
@@ -51,7 +53,8 @@ class RecurrentRefinedAttention(nn.Module):
         dtype: of the parameters, as in `torch.nn.Linear`.
 
     Raises:
-        ValueError: if one of the sizes is not a positive integer.
+        ValueError: if one of the sizes is less than 1.
+        TypeError: if one of the sizes is no integer.
 
     Example:
         >>> attention = RecurrentRefinedAttention(32, 16, num_steps=4)
@@ -127,16 +130,19 @@ class RecurrentRefinedAttention(nn.Module):
         Args:
             features: floating point; a map (b c h w), a pooled vector (b c), which are looked at
                 `num_steps` times, or one vector per step (b t c), whose own t is then the number of
-                steps.
+                steps. Tokens of a transformer are no steps: pass their mean (b c), or the map that
+                `FeatureBackbone` makes of them.
 
         Returns:
             `RefinedAttentionOutput` with pooled (b d), states (b t d) and weights (b t).
 
         Raises:
             ValueError: if the shape is none of the three, or c is not `input_size`.
-            TypeError: if `features` is not floating point.
+            TypeError: if `features` is no floating-point tensor.
         """
-        self._check(features)
+        check_features(
+            features, self.input_size, CHANNELS_AT, shapes="(b, c, h, w), (b, c) or (b, t, c)"
+        )
         if features.ndim == 4:
             features = reduce(features, "b c h w -> b c", "mean")
         if features.ndim == 2:
@@ -203,29 +209,6 @@ class RecurrentRefinedAttention(nn.Module):
                 {name: parameters[f"{name}_l{layer}"] for name, _ in cell.named_parameters()}
             )
         return attention.train(lstm.training)
-
-    def _check(self, features: Tensor) -> None:
-        shape = tuple(features.shape)
-        if features.ndim not in (2, 3, 4):
-            raise ValueError(
-                "Expected `features` to have shape (b, c, h, w), (b, c) or (b, t, c), but got "
-                f"{shape}."
-            )
-        channels = shape[2] if features.ndim == 3 else shape[1]
-        if channels != self.input_size:
-            raise ValueError(
-                f"Expected `features` to have {self.input_size} channels, but got {channels} in "
-                f"shape {shape}. Build the module with input_size={channels}."
-            )
-        if 0 in shape[1:]:
-            raise ValueError(
-                f"Expected `features` to hold at least one position, but got shape {shape}."
-            )
-        if not features.is_floating_point():
-            raise TypeError(
-                f"Expected `features` to be floating point, but got {features.dtype}. "
-                "Convert them: features.float()."
-            )
 
     def extra_repr(self) -> str:
         """Name the sizes in `print(module)`."""

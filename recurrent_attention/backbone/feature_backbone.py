@@ -245,35 +245,48 @@ class FeatureBackbone(nn.Module):
         cells: Tensor = self.norm(rearrange(feature_map, "b c h w -> (b h w) c"))
         return rearrange(cells, "(b h w) c -> b c h w", h=height, w=width)
 
-    def check(self, images: Tensor, *, name: str = "images") -> None:
+    def check(
+        self, images: Any, *, name: str = "images", given: tuple[int, ...] | None = None
+    ) -> None:
         """Refuse what `forward` cannot take.
 
         Args:
             images: (b 3 h w) as in `forward`.
-            name: what the caller's user calls them, for the message.
+            name: of the caller's argument, for the message.
+            given: its shape, where that is another.
 
         Raises:
             ValueError: if the shape does not fit.
-            TypeError: if `images` is not floating point.
+            TypeError: if `images` is no floating-point tensor.
         """
-        shape = tuple(images.shape)
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                f"Expected `{name}` to be a tensor (b {self.in_chans} h w), but got "
+                f"{type(images).__name__}. `predict` takes pictures."
+            )
+        shape = tuple(images.shape) if given is None else given
         if images.ndim != 4:
             hint = f" Add a batch axis: {name}[None]." if images.ndim == 3 else ""
             raise ValueError(
                 f"Expected `{name}` to have shape (b, {self.in_chans}, h, w), but got {shape}."
                 + hint
             )
-        if shape[1] != self.in_chans:
+        if shape[-3] != self.in_chans:
+            hint = f"Build the backbone with in_chans={shape[-3]}."
+            if shape[-1] == self.in_chans:
+                *axes, height, width, channels = range(len(shape))
+                order = ", ".join(map(str, (*axes, channels, height, width)))
+                hint = f"Put the channels before height and width: {name}.permute({order})."
             raise ValueError(
-                f"Expected `{name}` to have {self.in_chans} channels, but got {shape[1]} in shape "
-                f"{shape}. Build the backbone with in_chans={shape[1]}."
+                f"Expected `{name}` to have {self.in_chans} channels, but got {shape[-3]} in shape "
+                f"{shape}. {hint}"
             )
         if not images.is_floating_point():
             raise TypeError(
                 f"Expected `{name}` to be floating point, but got {images.dtype}. Convert and "
                 f"normalise them: ({name} / 255 - mean) / std, with the numbers in `data_config`."
             )
-        if self.fixed_size and shape[2:] != (self.image_size, self.image_size):
+        if self.fixed_size and shape[-2:] != (self.image_size, self.image_size):
             raise ValueError(
                 f"Expected `{name}` of {self.image_size} x {self.image_size} pixels, the size that "
                 f"{self.name!r} was built for, but got shape {shape}. Resize them, or build the "

@@ -73,18 +73,21 @@ class OnnxBackbone(FeatureBackbone):
         self.graphs = dict(graphs)
         self.fixed_size = built.fixed_size or len(graphs) == 1
 
-    def check(self, images: Tensor, *, name: str = "images") -> None:
+    def check(
+        self, images: Any, *, name: str = "images", given: tuple[int, ...] | None = None
+    ) -> None:
         """Refuse what `forward` cannot take.
 
         Args:
             images: (b 3 h w) as in `forward`.
-            name: what the caller's user calls them.
+            name: of the caller's argument, for the message.
+            given: its shape, where that is another.
 
         Raises:
             ValueError: if the shape is none of those that were exported.
-            TypeError: if `images` is not floating point.
+            TypeError: if `images` is no floating-point tensor.
         """
-        super().check(images, name=name)
+        super().check(images, name=name, given=given)
         height, width = images.shape[2:]
         if height != width or height not in self.graphs:
             raise ValueError(

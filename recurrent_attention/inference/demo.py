@@ -49,6 +49,6 @@ def build_demo(model: TwoStreamNetwork, *, title: str = TITLE) -> Any:
     except ImportError as error:
         raise ImportError(
             f"Expected {error.name} for the demo, but it is not installed: "
-            "pip install recurrent-attention[demo]."
+            "pip install 'recurrent-attention[demo]'."
         ) from error
     return DemoPage(model, title).blocks

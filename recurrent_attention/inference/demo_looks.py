@@ -18,9 +18,9 @@ from recurrent_attention.inference.sheet import (
     Sheet,
     outline,
     overlay,
-    readable,
 )
 from recurrent_attention.inference.strip import colors_shown, order_shown, pixels_of_view
+from recurrent_attention.inference.target_class import readable
 from recurrent_attention.network import TwoStreamNetwork
 
 # Inches. At `SCREEN_DPI` these are more pixels than the page shows at 1280: sharp on any screen.

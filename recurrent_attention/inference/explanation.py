@@ -130,7 +130,7 @@ class Explanation(StreamMaps):
         except ImportError as error:
             raise ImportError(
                 "Expected matplotlib to draw figures with, but it is not installed: "
-                "pip install recurrent-attention[train]."
+                "pip install 'recurrent-attention[train]'."
             ) from error
         from recurrent_attention.inference.figure import draw_explanation
 

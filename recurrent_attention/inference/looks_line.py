@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from recurrent_attention.inference.looking import probabilities_after
-from recurrent_attention.inference.sheet import INK, LARGE, PALE, SMALL, Sheet, wrapped
+from recurrent_attention.inference.sheet import (
+    INK,
+    LARGE,
+    PALE,
+    SMALL,
+    SMALL_PER_INCH,
+    Sheet,
+    wrapped,
+)
 
 SURE = 0.9  # the probability at which the line says that the model would have stopped
 ABOVE, BELOW = 0.42, 0.4  # inches for names and for numbers
@@ -109,11 +117,12 @@ def draw_answers_after(
     align = "left" if after else "right"
     sheet.text(x + (0.06 if after else -0.06), top + ABOVE - 0.15, said, ha=align, color=INK)
     # A name is written where the lead changes, if there is room.
-    free = left - 1
+    free = left - NAME_WIDTH
     for place, (x, name) in enumerate(zip(numbers, names, strict=True)):
+        text = wrapped(name, NAME_WIDTH, lines=1)
+        half = max(len(text) / SMALL_PER_INCH, 0.1) / 2
         changed = place == 0 or name != names[place - 1]
-        if changed and x >= free:
-            text = wrapped(name, NAME_WIDTH, lines=1)
+        if changed and x - half >= free:
             color = INK if name == target else PALE
-            sheet.text(max(x - step / 2, left), bottom + 0.2, text, ha="left", color=color)
-            free = x + NAME_WIDTH
+            sheet.text(x, bottom + 0.2, text, color=color)
+            free = x + half + 0.1

@@ -83,7 +83,12 @@ class LooksStrip(Strip):
             )  # fmt: skip
         if self.shown < self.num_patches:
             which = "heaviest" if self.after is None else "first"
-            note = f"the {which} {self.shown} of {self.num_patches} patches"
+            assert self.patch_weights is not None
+            left = 100 * float(self.patch_weights[self.shown :].sum())
+            note = (
+                f"the {which} {self.shown} of {self.num_patches} patches; "
+                f"the others have {left:.0f} % of the weight"
+            )
             self.sheet.text(self.right, self.end + MARGIN, note, ha="right", color=PALE)
         return self.finish()
 

@@ -1,7 +1,6 @@
 """A figure laid out in inches, and what is put on it: pictures, maps, bars, names."""
 
 import io
-import re
 import textwrap
 import unicodedata
 import warnings
@@ -19,7 +18,6 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 from torch import Tensor
 
-from recurrent_attention._errors import printable
 from recurrent_attention._files import check_new_file, whole_file
 from recurrent_attention.ops.cell_offset import resample_cells
 
@@ -224,17 +222,6 @@ def _letters_of(font: Path) -> frozenset[int]:
 def _lacking(font: Path, text: str) -> frozenset[str]:
     known = _letters_of(font)
     return frozenset(letter for letter in text if not letter.isspace() and ord(letter) not in known)
-
-
-def readable(name: str) -> str:
-    """Make a class name of CUB or ImageNet readable.
-
-    Example:
-        >>> readable("004.Red_crowned_Finch"), readable("n02085620-Chihuahua"), readable("7")
-        ('Red crowned Finch', 'Chihuahua', '7')
-    """
-    short = re.sub(r"^(\d+[.\-_ ]+|n\d{8}-)(?=.)", "", printable(name))
-    return short.replace("_", " ").strip()
 
 
 def wrapped(text: str, width: float, *, lines: int = 2, per_inch: float = SMALL_PER_INCH) -> str:

@@ -86,7 +86,7 @@ class StepsStrip(Strip):
             y += self.share
         else:
             x, left = (place + self.slot + 2 * GAP for place in (x, left))
-        self.sheet.text(x, y + 0.03, "global map, own scale", LARGE, color=PALE)
+        self.sheet.text(x, y + 0.03, "global map", LARGE, color=PALE)
         self.draw_global_map(left, y + HEADING, self.picture_width, height)
         under = y + HEADING + height
         self.answer(x, under, self.global_logits, "global stream:", self.slot, LARGE, 0)

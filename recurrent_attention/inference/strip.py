@@ -21,9 +21,9 @@ from recurrent_attention.inference.sheet import (
     Sheet,
     outline,
     overlay,
-    readable,
     wrapped,
 )
+from recurrent_attention.inference.target_class import readable
 
 # Inches.
 MARGIN, GAP, GUTTER = 0.15, 0.07, 0.32
@@ -87,8 +87,10 @@ class Strip:
         self.found, self.cell_offsets = found, found.cell_offsets()
         self.target = int(found.target[index])
         self.logits, self.global_logits = own(found.logits), own(found.global_logits)
-        self.global_map = own(found.global_map)
-        self.step_logits, self.maps = own(found.step_logits)[order], own(found.step_maps)[order]
+        # What the logit would be if the whole view looked like a cell: maps of any size compare.
+        self.global_map = own(found.global_map) * found.global_map[index].numel()
+        self.maps = own(found.step_maps)[order] * found.step_maps[index, 0, 0].numel()
+        self.step_logits = own(found.step_logits)[order]
         self.weights = own(found.step_weights)[order]
         self.num_patches, self.steps = self.weights.shape
         self.shown = min(self.num_patches, most)
@@ -96,7 +98,7 @@ class Strip:
             None if found.patch_weights is None else own(found.patch_weights)[order]
         )
         self.colors = colors_shown(found, index)[: self.shown]
-        self.peak = float(self.maps[: self.shown].max())
+        self.peak = max(float(self.maps[: self.shown].max()), float(self.global_map.max()))
         look = found.mean, found.std
         self.patches = [
             pixels_of_view(one, *look) for one in own(found.patches)[order[: self.shown]]
@@ -132,10 +134,10 @@ class Strip:
         axes.set(xlim=(0, columns), ylim=(rows, 0))
 
     def draw_global_map(self, x: float, y: float, width: float, height: float) -> None:
-        """Show what speaks for the class in the whole picture, on a scale of its own."""
+        """Show what speaks for the class in the whole picture, on the scale of all maps."""
         overlay(
-            self.sheet.axes(x, y, width, height), self.scene, self.global_map,
-            float(self.global_map.max()), cell_offset=self.cell_offsets[0],
+            self.sheet.axes(x, y, width, height), self.scene, self.global_map, self.peak,
+            cell_offset=self.cell_offsets[0],
         )  # fmt: skip
 
     def draw_patch(self, patch: int, x: float, y: float) -> None:
@@ -144,7 +146,7 @@ class Strip:
         axes.imshow(self.patches[patch], aspect="auto")
 
     def draw_map(self, patch: int, step: int, x: float, y: float) -> Any:
-        """Show what speaks for the class in a look at a patch; all maps share one scale."""
+        """Show what speaks for the class in a look at a patch, on the scale of all maps."""
         return overlay(
             self.sheet.axes(x, y, CELL, self.cell_height), self.patches[patch],
             self.maps[patch, step], self.peak, cell_offset=self.cell_offsets[1],

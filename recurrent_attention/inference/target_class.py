@@ -1,12 +1,15 @@
 """Which class is meant: an index, a name, or one of them for each image."""
 
 import operator
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+
+from recurrent_attention._errors import printable
 
 Target: TypeAlias = int | str | Tensor | Sequence[int | str] | None
 
@@ -17,7 +20,7 @@ def class_indices(
     """Turn what the caller calls a class into one index for each image.
 
     Args:
-        target: an index in [0, k), a name, or b of them; None stays None.
+        target: an index in [0, k), a name, also as figures show it, or b of them; None stays None.
         batch: b, the number of images.
         num_classes: k.
         class_names: k names, or None.
@@ -74,9 +77,23 @@ def _index_of_name(name: str, class_names: Sequence[str] | None) -> int:
         )
     if name in class_names:
         return class_names.index(name)
+    as_read = [index for index, own in enumerate(class_names) if readable(own) == name]
+    if len(as_read) == 1:
+        return as_read[0]
     near = [repr(match) for match in get_close_matches(name, class_names, n=3)]
     hint = f"Did you mean {', '.join(near)}?" if near else "`model.class_names` lists them."
     raise ValueError(
         f"Expected `target` to be one of the model's {len(class_names)} class names, but got "
         f"{name!r}. {hint}"
     )
+
+
+def readable(name: str) -> str:
+    """Make a class name of CUB or ImageNet readable.
+
+    Example:
+        >>> readable("004.Red_crowned_Finch"), readable("n02085620-Chihuahua"), readable("7")
+        ('Red crowned Finch', 'Chihuahua', '7')
+    """
+    short = re.sub(r"^(\d+[.\-_ ]+|n\d{8}-)(?=.)", "", printable(name))
+    return short.replace("_", " ").strip()

@@ -1,6 +1,15 @@
 """Which tensors the functions of this package take."""
 
+from typing import Any
+
 from torch import Tensor
+
+
+def check_is_tensor(name: str, tensor: Any) -> None:
+    """Refuse what is no tensor."""
+    if not isinstance(tensor, Tensor):
+        hint = f" Put them together: torch.stack({name}, 1)." if isinstance(tensor, list) else ""
+        raise TypeError(f"Expected `{name}` to be a tensor, but got {type(tensor).__name__}.{hint}")
 
 
 def check_shape(name: str, tensor: Tensor, wanted: str) -> None:

@@ -1,4 +1,4 @@
-"""Training and evaluation, on Accelerate; needs `pip install recurrent-attention[train]`."""
+"""Training and evaluation, on Accelerate; needs `pip install 'recurrent-attention[train]'`."""
 
 from recurrent_attention.training.ablation import Ablation, ablate
 from recurrent_attention.training.answers import Answer, Answers, Stopping

@@ -14,7 +14,7 @@ from recurrent_attention._files import whole_file
 from recurrent_attention._version import __version__
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
-from recurrent_attention.inference.sheet import readable
+from recurrent_attention.inference.target_class import readable
 from recurrent_attention.training.answers import STREAMS, Answers
 from recurrent_attention.training.evaluation import Evaluation
 from recurrent_attention.training.fitting import FitResult

@@ -291,5 +291,5 @@ def test_without_gradio_it_says_what_to_install():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip().endswith(
         "ImportError: Expected gradio for the demo, but it is not installed: "
-        "pip install recurrent-attention[demo]."
+        "pip install 'recurrent-attention[demo]'."
     )

@@ -14,7 +14,8 @@ from PIL import Image
 
 from recurrent_attention import Explanation
 from recurrent_attention.inference import sheet as figure_sheet
-from recurrent_attention.inference.sheet import readable, wrapped
+from recurrent_attention.inference.sheet import wrapped
+from recurrent_attention.inference.target_class import readable
 from recurrent_attention.ops.cell_offset import resample_cells
 
 NAMES = (
@@ -285,7 +286,7 @@ def test_without_matplotlib_one_sentence(monkeypatch):
         explanation().figure()
     assert str(caught.value) == (
         "Expected matplotlib to draw figures with, but it is not installed: "
-        "pip install recurrent-attention[train]."
+        "pip install 'recurrent-attention[train]'."
     )
 
 
@@ -395,7 +396,7 @@ def test_a_font_of_the_system_that_has_the_letters_is_taken(fonts, recwarn, monk
 
 
 def test_control_characters_of_a_class_name_are_shown_escaped():
-    assert figure_sheet.readable("004.Red\x1b[2J_Finch\n") == r"Red\x1b[2J Finch\n"
+    assert readable("004.Red\x1b[2J_Finch\n") == r"Red\x1b[2J Finch\n"
 
 
 def test_wide_letters_take_the_room_of_two():
