@@ -22,6 +22,7 @@ from recurrent_attention import TwoStreamClassifier
 from recurrent_attention._files import whole_file
 from recurrent_attention.data import TwoStreamDataset
 from recurrent_attention.inference.looking import probabilities_after
+from recurrent_attention.inference.strip import pixels_of_view
 
 CLASSES, LOOKS = 4, range(3, 7)
 MILLISECONDS, LAST = 900, 2600
@@ -55,10 +56,16 @@ def choose(model: TwoStreamClassifier, data: TwoStreamDataset) -> tuple[int, Ten
 
 
 def frame(data: TwoStreamDataset, index: int, odds: Tensor, looks: int) -> Image.Image:
-    """Draw the picture with the boxes so far, and the best classes with their probabilities."""
-    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    """Draw the picture with the boxes so far, what the model sees, and what it answers."""
+    figure = Figure(figsize=(8.4, 3.2), layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    left, seen, right = figure.subplots(1, 3, width_ratios=(1.2, 1.1, 1))
+    sample = data[index]
+    view = sample.image if looks == 0 else sample.patches[looks - 1]
+    seen.imshow(pixels_of_view(view, data.mean, data.std))
+    seen.set(xticks=[], yticks=[])
+    seen.spines[:].set(color=EDGE, linewidth=2.5)
+    seen.set_title("it sees", fontsize=10, loc="left")
     left.imshow(data.pictures[index][0])
     left.axis("off")
     boxes = data.boxes[data.pictures.names[index]][:looks].tolist()

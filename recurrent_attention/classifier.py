@@ -36,9 +36,9 @@ class TwoStreamClassifier(HubNetwork):
         patch_size: side of the square patches, in pixels. Default: 224 as in the paper, or the side
             that the backbone was made for.
         num_patches: patches per image that the model proposes where none are given. 1 in the paper.
-        hidden_size: d of the recurrence. 512 in the authors' code.
-        num_steps: T, looks at each patch. 10 in the paper.
-        num_layers: stacked LSTM layers. 2 in the authors' code.
+        hidden_size: d of the recurrence, with "equal" and "recurrent". 512 in the authors' code.
+        num_steps: T, looks at each patch, with "equal"; the others look once. 10 in the paper.
+        num_layers: stacked LSTM layers, with "equal" and "recurrent". 2 in the authors' code.
         patch_weighting: how several patches count. "equal" as in the paper: each is looked at for
             `num_steps` steps, and the logits are averaged over the patches. "linear" or
             "recurrent": each is looked at once, and its features are classified, weighted by a
@@ -55,6 +55,13 @@ class TwoStreamClassifier(HubNetwork):
         temperatures: what `predict` divides the logits by after 0, 1, 2, ... patches, so that
             probabilities mean what they say; `training.calibrate` fits them. The last counts for
             more patches. None leaves the logits as they are.
+
+    Attributes:
+        global_backbone: of the whole image, a `FeatureBackbone`.
+        local_backbone: of the patches.
+        attention: `RecurrentRefinedAttention` or `AnytimeAttention`, on the local backbone.
+        global_head: the classifier of the global stream, a `Linear`.
+        local_head: that of the local stream.
 
     Raises:
         ValueError: if the backbone is unknown, or a number or a size does not fit.

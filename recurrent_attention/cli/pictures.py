@@ -148,22 +148,29 @@ def _as_csv(answers: list[FileAnswer], top_k: int) -> str:
     show_default=True,
     help="Folder for the figures, one a picture.",
 )
-@click.option("--target", help="Class to explain, a name or an index.  [default: its own answer]")
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    help="Class to explain, a name or an index; repeatable.  [default: its own answer]",
+)
 @device_option
 def explain(
-    model: str, pictures: tuple[Path, ...], out: Path, target: str | None, device: str
+    model: str, pictures: tuple[Path, ...], out: Path, targets: tuple[str, ...], device: str
 ) -> None:
-    """Draw where both streams of MODEL look in PICTURES, step by step.
+    """Draw what in PICTURES speaks for a class, for both streams of MODEL.
 
     A file that cannot be read is named with its reason, and stops nothing; the exit status is
     then 1.
     """
     files = files_of(pictures)
     loaded = load_on(device, model)
-    wanted: str | int | None = target
-    if target is not None and target not in (loaded.class_names or ()) and target.isdecimal():
-        wanted = int(target)
-    class_indices(wanted, 1, loaded.num_classes, loaded.class_names)  # before any picture is read
+    wanted: list[str | int | None] = [None] if not targets else []
+    for target in targets:
+        is_index = target not in (loaded.class_names or ()) and target.isdecimal()
+        wanted.append(int(target) if is_index else target)
+    for one in wanted:  # before any picture is read
+        class_indices(one, 1, loaded.num_classes, loaded.class_names)
     mode = mode_of(loaded.global_backbone.in_chans)
     make_folder(out)
     bad = 0
@@ -174,9 +181,11 @@ def explain(
             click.echo(sentence_of(error), err=True)
             bad += 1
             continue
-        figure = out / f"{number:0{len(str(len(files)))}d}-{file.stem}.png"
-        loaded.explain(picture, target=wanted).save(figure)
-        click.echo(f"{printable(file)}: {printable(figure)}")
+        for place, one in enumerate(wanted, 1):
+            which = f"-{place}" if len(wanted) > 1 else ""
+            figure = out / f"{number:0{len(str(len(files)))}d}-{file.stem}{which}.png"
+            loaded.explain(picture, target=one).save(figure)
+            click.echo(f"{printable(file)}: {printable(figure)}")
     sys.exit(1 if bad else 0)
 
 

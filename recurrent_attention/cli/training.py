@@ -254,10 +254,13 @@ def _table(found: Any) -> str:
         lines.append(f"{stream:<{pad}}{values[0]:8.2f}{values[1]:8.2f}{values[2]:20.2f}")
     if found.answers is not None and found.answers.classes_after is not None:
         after, stopped = found.answers.top1_after(), found.answers.stopping(0.9)
-        shown = [number for number in (0, 1, 2, 3, 5, 10) if number < len(after)]
+        shown = range(len(after)) if len(after) <= 11 else (0, 1, 2, 3, 5, 10, len(after) - 1)
         each = ", ".join(f"{number}: {100 * after[number]:.2f}" for number in shown)
         lines.append(f"after so many looks {each}")
         lines.append(
             f"stopping when 90 % sure: {100 * stopped.top1:.2f} with {stopped.mean_looks:.1f} looks"
         )
+    if found.answers is not None:
+        error = 100 * found.answers.calibration_error()
+        lines.append(f"probabilities are off by {error:.1f} points on average")
     return "\n".join(lines)

@@ -44,7 +44,7 @@ of your own, add `class_names=[...]` to the second line, and train.
 {% if notes -%}
 {{ notes }}
 {%- else -%}
-Whoever saved the model said nothing about the data it was trained on, or how good it is.
+Not stated.
 {%- endif %}
 
 ## Classes
@@ -96,7 +96,7 @@ def _facts(network: TwoStreamNetwork, config: Mapping[str, Any]) -> list[tuple[s
     looks = (
         f"{config['num_steps']} looks at each"
         if network.patch_weighting == "equal"
-        else (f"weighted by a {network.patch_weighting} attention")
+        else f"one look at each, {network.patch_weighting} attention"
     )
     return [
         ("Backbones (timm)", f"{backbones[0]} for the picture, {backbones[1]} for its parts"),

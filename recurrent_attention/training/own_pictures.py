@@ -170,6 +170,7 @@ def train(
     calibrate(model, views["validation"], frozen=recipe.freeze, **work)
     run.save_model(model)
     found = evaluate(model, views["test"], frozen=recipe.freeze, **work)
+    run.write_card(model, _notes(parts, found))
     looks = {} if found.answers is None else found.answers.by_looks()
     run.write_json("result.json", {"data": parts.found, **found.numbers(), **looks})
     if processes.is_main_process:
@@ -237,6 +238,18 @@ def evaluate_folder(
         said = {"found": layout.name, "part": part, "pictures": len(pictures)}
         write_report(Path(report), model, views, found, settings={"data": said})
     return found
+
+
+def _notes(parts: Parts, found: Evaluation) -> str:
+    """Say on the model card what the model learned from, and how good it is."""
+    both, alone = 100 * found.fused_top1, 100 * found.global_top1
+    error = (both * (100 - both) / found.num_images) ** 0.5
+    return (
+        f"Trained on {len(parts.train)} pictures ({parts.found}); {len(parts.validation)} others "
+        f"chose the epoch. On {len(parts.test)} test pictures both streams are right in "
+        f"{both:.1f} ± {error:.1f} % (one standard error), the global stream alone in "
+        f"{alone:.1f} %."
+    )
 
 
 def _check_views(model: TwoStreamClassifier, pictures: Pictures, changed: dict[str, Any]) -> None:

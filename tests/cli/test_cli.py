@@ -116,6 +116,15 @@ def test_explain_draws_a_figure_for_each(model, birds, tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.iterdir())
 
 
+def test_explain_draws_several_classes_beside_each_other(model, birds, tmp_path):
+    words = ("--out", tmp_path, "--target", "emu", "--target", "0")
+    found = run("explain", model, birds / "auk" / "0.png", *words)
+    assert found.exit_code == 0
+    first, second = sorted(tmp_path.iterdir())
+    assert [first.name, second.name] == ["1-0-1.png", "1-0-2.png"]
+    assert first.read_bytes() != second.read_bytes()
+
+
 def test_boxes_are_those_of_the_model(model, birds, tmp_path):
     out = tmp_path / "boxes.json"
     assert run("boxes", model, birds, "--out", out, "--quiet").exit_code == 0
