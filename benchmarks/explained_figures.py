@@ -1,4 +1,4 @@
-"""Draw docs/explained.png and docs/explained-looks.png: a drawn bird, and what speaks for its class.
+"""Draw docs/explained.png and docs/explained-looks.png: drawn birds, and what speaks for them.
 
 python examples/cub_reproduce.py --run-dir runs/steps
 python examples/cub_reproduce.py --patch-weighting anytime --run-dir runs/looks

@@ -13,6 +13,7 @@ from recurrent_attention._files import check_new_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.data.augmentation import Augment, name_of_augment
+from recurrent_attention.data.boxes import write_boxes
 from recurrent_attention.data.checking.layout import find_layout
 from recurrent_attention.training.calibration import calibrate
 from recurrent_attention.training.curves import draw_curves
@@ -82,7 +83,8 @@ def train(
     """Train a classifier on a folder of pictures, without labels of parts, and measure it.
 
     The classifier of the global stream is trained first, on its backbone as it is, and says where
-    to look. Then both streams are trained, and the epoch that is best on validation is kept.
+    to look. Then both streams are trained, and the epoch that is best on validation is kept. The
+    test pictures are looked at where the trained model itself proposes, as `predict` does.
 
     Args:
         data: a folder as in `parts_of_folder`, or what that returned.
@@ -150,12 +152,15 @@ def train(
         work["cache_dir"] = own_cache if cache_dir is None else Path(cache_dir)
     # A part has a file of its own: pictures of two parts can have the same relative name.
     files = {name: run.path / f"boxes-{name}.json" for name in every}
-    found_boxes = boxes_of_parts(lambda: model, every, files, boxes, **work)
+    first = dict(every)
+    if boxes is None:  # where to look in the test pictures, the trained model says
+        del first["test"]
+    found_boxes = boxes_of_parts(lambda: model, first, files, boxes, **work)
     views = {
         name: TwoStreamDataset.for_model(
             model, part, found_boxes[name], **(changed if name == "train" else {})
         )
-        for name, part in every.items()
+        for name, part in first.items()
     }
     fitted = fit(
         model,
@@ -167,6 +172,13 @@ def train(
         trackers=asked,
         **work,
     )
+    if boxes is None:
+        # Trained, it proposes other boxes than its first head did. It is measured as it answers.
+        for name in ("validation", "test"):
+            own = propose_boxes_for(model, every[name], **work)
+            views[name] = TwoStreamDataset.for_model(model, every[name], own)
+        if processes.is_main_process:
+            write_boxes(files["test"], own)
     calibrate(model, views["validation"], frozen=recipe.freeze, **work)
     run.save_model(model)
     found = evaluate(model, views["test"], frozen=recipe.freeze, **work)

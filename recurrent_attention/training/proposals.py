@@ -44,14 +44,14 @@ def boxes_of_parts(
     Args:
         model: called for the model where a file is missing.
         every: the parts by name, with "train" among them.
-        files: of the boxes, by name of the part.
+        files: of the boxes, by name of the part, at least of these.
         own: finds boxes; None trains the global stream's classifier on "train", and it proposes.
         **work: arguments that `fit_global_head` and `propose_boxes_for` share.
 
     Returns:
         The boxes by name of the part.
     """
-    if all(file.is_file() for file in files.values()):
+    if all(files[name].is_file() for name in every):
         return {name: read_boxes(files[name], part) for name, part in every.items()}
     built = model()
     boxes: dict[str, Mapping[str, Tensor]]
@@ -61,9 +61,9 @@ def boxes_of_parts(
     else:
         boxes = {name: own(built, part) for name, part in every.items()}
     if join_processes().is_main_process:
-        for name, file in files.items():
-            file.parent.mkdir(exist_ok=True)
-            write_boxes(file, boxes[name])
+        for name in every:
+            files[name].parent.mkdir(exist_ok=True)
+            write_boxes(files[name], boxes[name])
     return boxes
 
 

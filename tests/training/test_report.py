@@ -12,7 +12,7 @@ from helpers.runs import QUIET
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.data import TwoStreamDataset
+from recurrent_attention.data import TwoStreamDataset, read_boxes
 from recurrent_attention.training import (
     Recipe,
     evaluate,
@@ -95,6 +95,25 @@ def test_a_folder_is_evaluated_as_by_hand(done, birds, tmp_path):
     ours = {answer.name: answer.fused for answer in found.answers}
     for answer in by_hand.answers:
         assert [name for name, _ in ours[answer.name]] == [name for name, _ in answer.fused]
+
+
+def test_the_report_has_the_answers_of_predict(done, birds):
+    """Also its boxes: those of the trained model, not those that it was trained with."""
+    model = TwoStreamClassifier.from_pretrained(done.folder / "model")
+    stored = read_boxes(done.folder / "boxes-test.json", parts_of_folder(birds).test)
+    for answer in done.evaluation.answers:
+        said = model.predict(birds / answer.name)
+        assert answer.fused[0][0] == said.class_names[0]
+        assert answer.fused[0][1] == pytest.approx(said.probabilities[0], abs=1e-4)
+        for ours, kept, its in zip(answer.boxes, stored[answer.name], said.boxes, strict=True):
+            assert list(its) == pytest.approx(ours.tolist(), abs=1e-2)
+            assert list(its) == pytest.approx(kept.tolist(), abs=1e-2)
+
+
+def test_the_card_of_the_model_says_how_good_it_is(done):
+    card = (done.folder / "model" / "README.md").read_text(encoding="utf-8")
+    right = f"both streams are right in {100 * done.evaluation.fused_top1:.1f} ± "
+    assert right in card
 
 
 def test_answers_to_other_pictures_are_refused(done, birds, tmp_path):
