@@ -10,6 +10,7 @@ from typing import Any, Self
 import timm
 import timm.models
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from torch import nn
 
 from recurrent_attention._errors import ArgumentError, first_line, printable
@@ -145,6 +146,20 @@ def _load_features(model: nn.Module, name: str, file: str | os.PathLike[str]) ->
 
 
 def _create(name: str, image_size: int, **kwargs: Any) -> nn.Module:
+    model: nn.Module
+    try:
+        model = _create_sized(name, image_size, **kwargs)
+    except LocalEntryNotFoundError as error:
+        raise ConnectionError(
+            f"Expected to download the weights of {name!r}, but the Hugging Face Hub cannot be "
+            "reached, and they are not in its cache. Give them as a file: --weights FILE, or "
+            "backbone_kwargs={'pretrained_cfg_overlay': {'file': FILE}}; or begin without: "
+            "--weights none, or pretrained=False."
+        ) from error
+    return model
+
+
+def _create_sized(name: str, image_size: int, **kwargs: Any) -> nn.Module:
     model: nn.Module
     try:
         model = timm.create_model(name, num_classes=0, img_size=image_size, **kwargs)

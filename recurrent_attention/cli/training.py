@@ -1,5 +1,6 @@
 """Subcommands that need the extra [train]: train, evaluate, ablate."""
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,9 @@ def recipe_options(command: Any) -> Any:
 )
 @click.option("--freeze", is_flag=True, help="Train the heads alone, on cached features.")
 @click.option(
-    "--image-size", type=at_least_one, help="Side in pixels.  [default: 448, or what it takes]"
+    "--image-size",
+    type=at_least_one,
+    help="Side in pixels.  [default: 448, or what it takes; with --freeze the backbone's own]",
 )
 @click.option(
     "--patch-size", type=at_least_one, help="Side in pixels.  [default: 224, or what it takes]"
@@ -153,11 +156,25 @@ def train(
 @num_workers_option
 @quiet_option
 def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) -> None:
-    """Measure MODEL on the test part of DATA, or on all of it where it has no parts."""
+    """Measure MODEL on the test part of DATA, or on all of it where it has no parts.
+
+    Of a folder without parts that `train` learned from, the pictures that it set aside are
+    measured, if MODEL is still in the folder of its run.
+    """
     from recurrent_attention.training import evaluate_folder, join_processes
+    from recurrent_attention.training.own_pictures import part_to_measure
 
     loaded = TwoStreamClassifier.from_pretrained(model)
-    found = evaluate_folder(loaded, data, report=report, progress=not quiet, **words)
+    only = _set_aside(Path(model))
+    _, part, pictures = part_to_measure(data, only)
+    if join_processes(words["device"]).is_main_process:
+        said = {
+            "set aside": f"the {len(pictures)} pictures that the training set aside",
+            "all": f"all {len(pictures)} pictures; those that the model learned from flatter it",
+            "train": f"the training pictures ({len(pictures)}), which flatter the model",
+        }.get(part, f"the {len(pictures)} pictures of {part!r}")
+        click.echo(f"measuring {said}")
+    found = evaluate_folder(loaded, data, only=only, report=report, progress=not quiet, **words)
     if join_processes().is_main_process:
         click.echo(_table(found))
         click.echo(f"report in {printable(report)}")
@@ -242,6 +259,15 @@ def _pretrained(weights: str | None) -> dict[str, Any]:
     if not Path(str(weights)).is_file():
         raise FileNotFoundError(f"Expected weights at {printable(weights)}, but there is no file.")
     return {"backbone_kwargs": {"pretrained_cfg_overlay": {"file": weights}}}
+
+
+def _set_aside(model: Path) -> list[str] | None:
+    """Return the names of the test pictures of the run that a model lies in, if it does."""
+    try:
+        rows = json.loads((model.parent / "boxes-test.json").read_text(encoding="utf-8"))
+        return [str(name) for name in rows["boxes"]]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 def _table(found: Any) -> str:

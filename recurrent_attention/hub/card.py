@@ -15,7 +15,7 @@ TEMPLATE = """\
 # {{ title }}
 
 Names one of {{ num_classes }} classes that differ by a detail. A global stream sees the whole
-picture, a local one looks at parts of it, repeatedly, with an LSTM and a learned temporal
+picture, a local one looks at parts of it, one after the other, and weighs what it saw by a learned
 attention; the model finds the parts by itself.
 
 ## Use

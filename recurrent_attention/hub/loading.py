@@ -79,17 +79,25 @@ def find_file(source: str | os.PathLike[str], name: str, **download: Any) -> Pat
         if kind_of(path) in ("nothing", "a link to nothing"):
             raise FileNotFoundError(
                 f"Expected {name} in the folder {printable(source)}, but there is none. "
-                "save_pretrained writes it."
+                + (
+                    f"Did you mean {printable(Path(source, 'model'))}?"
+                    if Path(source, "model", name).is_file()
+                    else "save_pretrained writes it."
+                )
             )
         check_regular_file(path, name)
         return path
     if source and Path(source).exists():
         raise ValueError(
-            f"Expected a folder at {printable(source)}, but it is {kind_of(source)}. Load "
-            "weights alone with recurrent_attention.load_checkpoint(model, path)."
+            f"Expected a folder at {printable(source)}, but it is {kind_of(source)}. "
+            + (
+                "Give the folder of the model; `predict` alone takes ONNX files."
+                if Path(source).suffix == ".onnx"
+                else "Load weights alone with recurrent_attention.load_checkpoint(model, path)."
+            )
         )
     try:
-        if not isinstance(source, str):
+        if not isinstance(source, str) or source.endswith(".onnx"):
             raise HFValidationError("a path")
         return Path(hf_hub_download(source, name, **download))
     except GatedRepoError:  # it is there, and the Hub says what to do

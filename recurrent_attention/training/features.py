@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from recurrent_attention._modes import eval_view
 from recurrent_attention.backbone import FeatureBackbone
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.data.augmentation import name_of_augment
+from recurrent_attention.data.augmentation import Augment, name_of_augment
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.training.feature_store import (
@@ -85,6 +85,21 @@ class FeatureDataset(Dataset[FeatureSample]):
         return FeatureSample(seen, looks, self.data.labels[index])
 
 
+def check_keepable(augment: Augment | None, crop_scale: tuple[float, float] | None) -> None:
+    """Refuse views that differ from epoch to epoch, whose features cannot be kept."""
+    if augment is not None:
+        raise ValueError(
+            "Expected data for frozen backbones to show pictures as they are, whose features "
+            f"can be kept, but got augment={name_of_augment(augment)}. Pass augment=None, or on "
+            "the command line leave out --augment."
+        )
+    if crop_scale is not None:
+        raise ValueError(
+            "Expected data for frozen backbones to show whole pictures, whose features can be "
+            f"kept, but got crop_scale={crop_scale}. Pass crop_scale=None."
+        )
+
+
 def frozen_features(
     model: TwoStreamClassifier, data: Views, resources: Resources
 ) -> FeatureDataset:
@@ -96,16 +111,8 @@ def frozen_features(
     random cannot be kept: they are a ValueError.
     """
     for part in data.parts:
-        if part.train and part.augment is not None:
-            raise ValueError(
-                "Expected data for frozen backbones to show pictures as they are, whose features "
-                f"can be kept, but got augment={name_of_augment(part.augment)}. Pass augment=None."
-            )
-        if part.train and part.crop_scale is not None:
-            raise ValueError(
-                "Expected data for frozen backbones to show whole pictures, whose features can be "
-                f"kept, but got crop_scale={part.crop_scale}. Pass crop_scale=None."
-            )
+        if part.train:
+            check_keepable(part.augment, part.crop_scale)
     seen = _Seen(data, *_store(model, True, resources), *_store(model, False, resources))
     rows, starts = seen.find(range(len(data)))
     stores = seen.global_store, seen.local_store

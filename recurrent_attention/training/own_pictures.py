@@ -1,6 +1,7 @@
 """From a folder of pictures to a trained and measured model: what the commands do."""
 
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from recurrent_attention._devices import Device
 from recurrent_attention._files import check_new_file
+from recurrent_attention.backbone.creation import native_size
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.data.augmentation import Augment, name_of_augment
@@ -18,6 +20,7 @@ from recurrent_attention.data.checking.layout import find_layout
 from recurrent_attention.training.calibration import calibrate
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, Precision, evaluate
+from recurrent_attention.training.features import check_keepable
 from recurrent_attention.training.fitting import FitResult, fit
 from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import (
@@ -91,7 +94,8 @@ def train(
         out: a new folder for the results; with `resume` one that such a call left.
         backbone: any timm model.
         pretrained: begin with timm's pretrained weights.
-        image_size: as in `TwoStreamClassifier`.
+        image_size: as in `TwoStreamClassifier`; with a frozen backbone the default is the size that
+            it was made for.
         patch_size: as in `TwoStreamClassifier`.
         num_patches: boxes of each picture.
         train_patches: how many of them a training step sees, drawn at random; default: all.
@@ -121,6 +125,10 @@ def train(
         ValueError: if the pictures, the backbone or a number does not fit.
     """
     recipe = recipe or Recipe.fine_tuning()
+    if recipe.freeze:
+        check_keepable(augment, crop_scale)
+        if image_size is None:  # frozen, a network sees another size than its own badly
+            image_size = native_size(backbone)
     processes = join_processes(device)
     parts = data if isinstance(data, Parts) else parts_of_folder(data, seed=recipe.seed)
     # What can be refused is refused before minutes of work, and before anything is written.
@@ -197,7 +205,7 @@ def train(
             model,
             views["test"],
             found,
-            title=f"How good is {run.path.name}?",
+            title=f"Report on {run.path.name}",
             fitted=fitted,
             settings={"data": {"found": parts.found, **counts}, "recipe": asdict(recipe) | seen},
         )
@@ -208,6 +216,7 @@ def evaluate_folder(
     model: TwoStreamClassifier,
     data: str | PathLike[str],
     *,
+    only: Collection[str] | None = None,
     report: str | PathLike[str] | None = None,
     batch_size: int = 32,
     precision: Precision = "fp32",
@@ -221,6 +230,9 @@ def evaluate_folder(
         model: proposes the boxes by itself; it stays as it is, but for the device.
         data: a folder as in `parts_of_folder`; of the parts it has, `test` is taken, else `val`,
             else all pictures, else `train`.
+        only: relative names of the pictures to measure, where there is no part but `train`; names
+            of other folders are ignored. `train` keeps those that it set aside in
+            `boxes-test.json`.
         report: of the page that `write_report` writes; None writes none.
         batch_size: pictures at once.
         precision: "auto", "fp32", "bf16" or "fp16", as in `Recipe`.
@@ -238,18 +250,36 @@ def evaluate_folder(
     """
     if report is not None:
         check_new_file(Path(report))
-    layout = find_layout(Path(data))
-    part = next(name for name in ("test", "val", "all", "train") if name in layout.splits)
-    pictures = layout.splits[part]
+    found_there, part, pictures = part_to_measure(data, only)
     labels_for(model, pictures)  # before minutes of work
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
     boxes = propose_boxes_for(model, pictures, **work)
     views = TwoStreamDataset.for_model(model, pictures, boxes)
     found = evaluate(model, views, batch_size=batch_size, precision=precision, **work)
     if report is not None and join_processes().is_main_process:
-        said = {"found": layout.name, "part": part, "pictures": len(pictures)}
+        said = {"found": found_there, "part": part, "pictures": len(pictures)}
         write_report(Path(report), model, views, found, settings={"data": said})
     return found
+
+
+def part_to_measure(
+    data: str | PathLike[str], only: Collection[str] | None
+) -> tuple[str, str, Pictures]:
+    """Return what a folder is, the name of the part to measure, and its pictures.
+
+    Args:
+        data: as in `evaluate_folder`.
+        only: as in `evaluate_folder`; the part is then called "set aside".
+    """
+    layout = find_layout(Path(data))
+    part = next(name for name in ("test", "val", "all", "train") if name in layout.splits)
+    pictures = layout.splits[part]
+    if only is not None and part in ("all", "train"):
+        wanted = set(only)
+        kept = [index for index, name in enumerate(pictures.names) if name in wanted]
+        if kept and len(kept) == len(wanted):
+            return layout.name, "set aside", pictures.subset(kept)
+    return layout.name, part, pictures
 
 
 def _notes(parts: Parts, found: Evaluation) -> str:

@@ -73,7 +73,7 @@ def write_report(
     page = _template().render(
         title=title,
         subtitle=_subtitle(model, answers),
-        headline=_headline(numbers),
+        headline=_headline(numbers, answers),
         parts=f"{data.num_patches} parts" if data.num_patches > 1 else "one part",
         num_pictures=found.num_images,
         streams=[
@@ -117,12 +117,18 @@ def _subtitle(model: TwoStreamClassifier, answers: Answers) -> str:
     )
 
 
-def _headline(numbers: Mapping[str, float]) -> list[dict[str, str]]:
+def _headline(numbers: Mapping[str, float], answers: Answers) -> list[dict[str, str]]:
     gain = 100 * (numbers["fused_top1"] - numbers["global_top1"])
+    right = answers.classes[:, :, 0] == answers.labels[:, None]
+    both, alone = (right[:, STREAMS.index(stream)].double() for stream in ("fused", "global"))
+    error = 100 * float((both - alone).std(correction=0)) / len(answers) ** 0.5
     return [
         {"value": f"{_percent(numbers['fused_top1'])} %", "name": "top-1, both streams"},
         {"value": f"{_percent(numbers['global_top1'])} %", "name": "top-1, whole picture alone"},
-        {"value": f"{gain:+.1f}", "name": "points by looking at parts"},
+        {
+            "value": f"{gain:+.1f} ± {error:.1f}",
+            "name": "points by looking at parts, with its standard error on the same pictures",
+        },
         {"value": f"{_percent(numbers['fused_top5'])} %", "name": "top-5, both streams"},
     ]
 
@@ -131,8 +137,8 @@ def _spread(share: float, count: int) -> str:
     """Say how far chance alone moves a share of so many pictures."""
     error = 100 * (share * (1 - share) / count) ** 0.5
     return (
-        f"With {count} pictures, chance moves these figures by about {error:.1f} points "
-        "(one standard error); smaller differences say nothing."
+        f"With {count} pictures, chance moves each of these figures by about {error:.1f} points "
+        "(one standard error)."
     )
 
 
@@ -144,7 +150,8 @@ def _looks(answers: Answers) -> dict[str, str] | None:
     text = (
         f"All {len(after) - 1} looks: {_percent(after[-1])} %. Stopping at a probability of 0.9: "
         f"{_percent(stopped.top1)} % with {stopped.mean_looks:.1f} looks. A probability is off by "
-        f"{_percent(answers.calibration_error())} points on average."
+        f"{_percent(answers.calibration_error())} points on average; if that is much, stopping at "
+        "0.9 does not mean to be right in 9 of 10 pictures."
     )
     return {"text": text, "image": looks_as_url(answers)}
 

@@ -85,17 +85,26 @@ class RunFolder:
 
 def check_free(path: Path, resume: bool) -> None:
     """Refuse a folder that holds something else, or a run that is not to be gone on with."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    if path.exists() and (not path.is_dir() or any(path.iterdir())) and not _never_began(path):
         if not resume:
             raise FileExistsError(
                 f"Expected a new or empty folder for the run, but {printable(path)} holds "
-                "something already. Choose another folder, or move that one away."
+                "something already. Choose another folder, move that one away, or go on with its "
+                "run: resume=True (--resume)."
             )
         if not (path / CHECKPOINTS).is_dir():
             raise FileExistsError(
                 f"Expected the folder of a run to go on with, but {printable(path)} holds "
                 f"something else, and no folder {CHECKPOINTS}. Name the folder of the run."
             )
+
+
+def _never_began(path: Path) -> bool:
+    """Return whether a folder holds nothing but the lock of a run that failed before it began."""
+    checkpoints = path / CHECKPOINTS
+    if not path.is_dir() or list(path.iterdir()) != [checkpoints] or not checkpoints.is_dir():
+        return False
+    return {file.name for file in checkpoints.iterdir()} <= {LOCK, OWNER}
 
 
 def _lock(folder: Path) -> BaseFileLock:

@@ -351,7 +351,8 @@ def test_transforms_cannot_be_frozen(colored_pictures):
         fit(make_model(), data, recipe=Recipe(freeze=True), **QUIET)
     assert str(caught.value) == (
         "Expected data for frozen backbones to show pictures as they are, whose features can be "
-        "kept, but got augment=ColorJitter(brightness=(0.5, 1.5)). Pass augment=None."
+        "kept, but got augment=ColorJitter(brightness=(0.5, 1.5)). Pass augment=None, or on the "
+        "command line leave out --augment."
     )
 
 
