@@ -500,6 +500,18 @@ def test_images_of_the_wrong_shape(shape, sentence):
         backbone(torch.zeros(shape, device="meta"))
 
 
+def test_weights_that_cannot_be_downloaded_are_asked_for_as_a_file(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with raises_sentence(
+        ConnectionError,
+        "Expected to download the weights of 'resnet10t', but the Hugging Face Hub cannot be "
+        "reached, and they are not in its cache. Give them as a file: --weights FILE, or "
+        "backbone_kwargs={'pretrained_cfg_overlay': {'file': FILE}}; or begin without: --weights "
+        "none, or pretrained=False.",
+    ):
+        FeatureBackbone("resnet10t", pretrained=True, image_size=SIZE)
+
+
 def test_images_of_bytes():
     with torch.device("meta"):
         backbone = FeatureBackbone("test_resnet", image_size=SIZE)

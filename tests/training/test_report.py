@@ -5,8 +5,10 @@ import html
 import io
 import json
 import re
+import shutil
 
 import pytest
+from helpers.command import run
 from helpers.models import photo
 from helpers.runs import QUIET
 from PIL import Image
@@ -23,6 +25,7 @@ from recurrent_attention.training import (
     train,
     write_report,
 )
+from recurrent_attention.training.run_folder import check_free
 
 NAMES = ["003.Sooty_<b>Auk", "emu", "owl"]
 
@@ -108,6 +111,40 @@ def test_the_report_has_the_answers_of_predict(done, birds):
         for ours, kept, its in zip(answer.boxes, stored[answer.name], said.boxes, strict=True):
             assert list(its) == pytest.approx(ours.tolist(), abs=1e-2)
             assert list(its) == pytest.approx(kept.tolist(), abs=1e-2)
+
+
+def test_evaluate_measures_what_train_set_aside(done, birds, tmp_path):
+    words = ("--report", tmp_path / "again.html", "--device", "cpu", "--quiet")
+    found = run("evaluate", done.folder / "model", birds, *words)
+    count, right = done.evaluation.num_images, 100 * done.evaluation.fused_top1
+    assert found.exit_code == 0, found.stderr
+    assert found.stdout.startswith(f"measuring the {count} pictures that the training set aside\n")
+    assert re.search(rf"\nfused +{right:.2f} ", found.stdout)
+    assert "took no part" not in (tmp_path / "again.html").read_text(encoding="utf-8")
+    moved = tmp_path / "moved"
+    shutil.copytree(done.folder / "model", moved)
+    found = run("evaluate", moved, birds, *words)
+    assert found.stdout.startswith(
+        "measuring all 24 pictures; those that the model learned from flatter it\n"
+    )
+
+
+def test_a_folder_of_a_run_that_never_began_is_free(birds, tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "lock").touch()
+    check_free(tmp_path / "run", resume=False)
+    (tmp_path / "run" / "boxes-train.json").touch()
+    with pytest.raises(FileExistsError, match=r"go on with its run: resume=True \(--resume\)\.$"):
+        check_free(tmp_path / "run", resume=False)
+
+
+def test_frozen_backbones_see_their_own_size_and_refuse_changing_views_at_once(birds, tmp_path):
+    words = {"backbone": "test_resnet", "pretrained": False, "recipe": Recipe.heads_only(epochs=1)}
+    with pytest.raises(ValueError, match=r"got crop_scale=\(0\.5, 1\)"):
+        train(birds, out=tmp_path / "no", crop_scale=(0.5, 1), **words, **QUIET)
+    assert not (tmp_path / "no").exists()
+    found = train(birds, out=tmp_path / "yes", report=False, patch_size=32, **words, **QUIET)
+    assert found.model.image_size == 160  # as timm says
 
 
 def test_the_card_of_the_model_says_how_good_it_is(done):
