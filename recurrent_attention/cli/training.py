@@ -162,7 +162,7 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
     measured, if MODEL is still in the folder of its run.
     """
     from recurrent_attention.training import evaluate_folder, join_processes
-    from recurrent_attention.training.own_pictures import part_to_measure
+    from recurrent_attention.training.folder_evaluation import part_to_measure
 
     loaded = TwoStreamClassifier.from_pretrained(model)
     only = _set_aside(Path(model))

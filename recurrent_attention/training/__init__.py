@@ -6,7 +6,8 @@ from recurrent_attention.training.calibration import Calibration, calibrate
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
-from recurrent_attention.training.own_pictures import Trained, evaluate_folder, train
+from recurrent_attention.training.folder_evaluation import evaluate_folder
+from recurrent_attention.training.own_pictures import Trained, train
 from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import join_processes
 from recurrent_attention.training.proposals import fit_global_head, propose_boxes_for

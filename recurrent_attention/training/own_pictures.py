@@ -1,7 +1,7 @@
 """From a folder of pictures to a trained and measured model: what the commands do."""
 
 import shutil
-from collections.abc import Collection
+import warnings
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -10,16 +10,14 @@ from typing import Any, NamedTuple
 import torch
 
 from recurrent_attention._devices import Device
-from recurrent_attention._files import check_new_file
 from recurrent_attention.backbone.creation import native_size
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.data.augmentation import Augment, name_of_augment
 from recurrent_attention.data.boxes import write_boxes
-from recurrent_attention.data.checking.layout import find_layout
 from recurrent_attention.training.calibration import calibrate
 from recurrent_attention.training.curves import draw_curves
-from recurrent_attention.training.evaluation import Evaluation, Precision, evaluate
+from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.features import check_keepable
 from recurrent_attention.training.fitting import FitResult, fit
 from recurrent_attention.training.parts import Parts, parts_of_folder
@@ -33,9 +31,9 @@ from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.report import write_report
 from recurrent_attention.training.run_folder import RunFolder, check_free
 from recurrent_attention.training.tracking import Trackers, checked_trackers
-from recurrent_attention.training.views import labels_for
 
 NUM_PATCHES = 10
+FEWEST_CELLS = 3  # a side, to say where to look
 
 
 class Trained(NamedTuple):
@@ -153,6 +151,8 @@ def train(
     changed: dict[str, Any] = {"train": True, "num_patches": train_patches}
     changed |= {"augment": augment, "crop_scale": crop_scale}
     _check_views(model, parts.train, changed)
+    if boxes is None:
+        _warn_of_few_cells(model)
     every = parts.by_name()
     run = RunFolder(Path(out), resume=resume)
     own_cache = run.path / "features"
@@ -212,76 +212,6 @@ def train(
     return Trained(model, found, fitted, run.path)
 
 
-def evaluate_folder(
-    model: TwoStreamClassifier,
-    data: str | PathLike[str],
-    *,
-    only: Collection[str] | None = None,
-    report: str | PathLike[str] | None = None,
-    batch_size: int = 32,
-    precision: Precision = "fp32",
-    device: Device = "auto",
-    num_workers: int = 0,
-    progress: bool = True,
-) -> Evaluation:
-    """Measure a model on a folder of pictures: its `test` part, or all of it without such a part.
-
-    Args:
-        model: proposes the boxes by itself; it stays as it is, but for the device.
-        data: a folder as in `parts_of_folder`; of the parts it has, `test` is taken, else `val`,
-            else all pictures, else `train`.
-        only: relative names of the pictures to measure, where there is no part but `train`; names
-            of other folders are ignored. `train` keeps those that it set aside in
-            `boxes-test.json`.
-        report: of the page that `write_report` writes; None writes none.
-        batch_size: pictures at once.
-        precision: "auto", "fp32", "bf16" or "fp16", as in `Recipe`.
-        device: "auto" takes an accelerator if there is one.
-        num_workers: processes that read pictures.
-        progress: show bars.
-
-    Returns:
-        `Evaluation`.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or no picture in it.
-        ValueError: if there are classes that the model has not.
-        OSError: if the page cannot be written.
-    """
-    if report is not None:
-        check_new_file(Path(report))
-    found_there, part, pictures = part_to_measure(data, only)
-    labels_for(model, pictures)  # before minutes of work
-    work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
-    boxes = propose_boxes_for(model, pictures, **work)
-    views = TwoStreamDataset.for_model(model, pictures, boxes)
-    found = evaluate(model, views, batch_size=batch_size, precision=precision, **work)
-    if report is not None and join_processes().is_main_process:
-        said = {"found": found_there, "part": part, "pictures": len(pictures)}
-        write_report(Path(report), model, views, found, settings={"data": said})
-    return found
-
-
-def part_to_measure(
-    data: str | PathLike[str], only: Collection[str] | None
-) -> tuple[str, str, Pictures]:
-    """Return what a folder is, the name of the part to measure, and its pictures.
-
-    Args:
-        data: as in `evaluate_folder`.
-        only: as in `evaluate_folder`; the part is then called "set aside".
-    """
-    layout = find_layout(Path(data))
-    part = next(name for name in ("test", "val", "all", "train") if name in layout.splits)
-    pictures = layout.splits[part]
-    if only is not None and part in ("all", "train"):
-        wanted = set(only)
-        kept = [index for index, name in enumerate(pictures.names) if name in wanted]
-        if kept and len(kept) == len(wanted):
-            return layout.name, "set aside", pictures.subset(kept)
-    return layout.name, part, pictures
-
-
 def _notes(parts: Parts, found: Evaluation) -> str:
     """Say on the model card what the model learned from, and how good it is."""
     both, alone = 100 * found.fused_top1, 100 * found.global_top1
@@ -292,6 +222,17 @@ def _notes(parts: Parts, found: Evaluation) -> str:
         f"{both:.1f} ± {error:.1f} % (one standard error), the global stream alone in "
         f"{alone:.1f} %."
     )
+
+
+def _warn_of_few_cells(model: TwoStreamClassifier) -> None:
+    """Warn where the map is too coarse to say where to look."""
+    cells = -(-model.proposal_size // model.global_backbone.reduction)
+    if cells < FEWEST_CELLS:
+        warnings.warn(
+            f"The global stream sees {cells} x {cells} cells of a picture, too few to say where to "
+            f"look. Pass a larger `image_size` than {model.image_size} (--image-size).",
+            stacklevel=3,
+        )
 
 
 def _check_views(model: TwoStreamClassifier, pictures: Pictures, changed: dict[str, Any]) -> None:
