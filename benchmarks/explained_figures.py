@@ -1,7 +1,8 @@
 """Draw docs/explained.png and docs/explained-looks.png: drawn birds, and what speaks for them.
 
-python examples/cub_reproduce.py --run-dir runs/steps
-python examples/cub_reproduce.py --patch-weighting anytime --run-dir runs/looks
+fine="--output-stride 8 --epochs 20"
+python examples/cub_reproduce.py $fine --run-dir runs/steps
+python examples/cub_reproduce.py $fine --patch-weighting anytime --run-dir runs/looks
 PYTHONPATH=examples python benchmarks/explained_figures.py runs/steps runs/looks \
     .cache/synthetic-birds-0
 

@@ -1,6 +1,7 @@
 """Draw docs/looks.jpg: drawn birds that were clear after one look, and some that took all ten.
 
-python examples/cub_reproduce.py --patch-weighting anytime --run-dir runs/looks
+python examples/cub_reproduce.py --output-stride 8 --epochs 20 --patch-weighting anytime \
+    --run-dir runs/looks
 PYTHONPATH=examples python benchmarks/looks_figure.py runs/looks .cache/synthetic-birds-0
 """
 

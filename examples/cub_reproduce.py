@@ -76,7 +76,7 @@ SETTINGS = {
     "num_steps":        (4,             10,       10),
     "hidden_size":      (128,           512,      512),
     "fusion_weight":    (1.0,           2.0,      1.0),
-    "epochs":           (20,            15,       90),
+    "epochs":           (34,            15,       90),
     "batch_size":       (16,            32,       32),
     "lr":               (1.5e-3,        1e-4,     1e-3),
     "head_lr":          (2e-3,          2e-3,     1e-3),
@@ -84,10 +84,6 @@ SETTINGS = {
     "warmup_epochs":    (2.0,           1.0,      0.0),
     "label_smoothing":  (0.0,           0.1,      0.0),
 }  # fmt: skip
-
-
-# Of the backbone of the drawn birds: 8 x 8 cells, so that a map lies on the mark that it shows.
-FINE_MAPS = {"output_stride": 8}
 
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -164,6 +160,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--hidden-size", type=int, help=f"d of the recurrence {default('hidden_size')}")
     add("--image-size", type=int, help=default("image_size"))
     add("--patch-size", type=int, help=default("patch_size"))
+    add(
+        "--output-stride",
+        type=int,
+        choices=[8, 16, 32],
+        help="of the backbones: 8 makes maps of explanations 4 times as fine as 32, and is slower "
+        "(default: timm's)",
+    )
     add("--lr", type=float, help=f"learning rate of the backbones {default('lr')}")
     add("--head-lr", type=float, help=f"learning rate of new layers {default('head_lr')}")
     add("--weight-decay", type=float, help=default("weight_decay"))
@@ -294,8 +297,9 @@ def find_boxes(
 
 def build_model(args: argparse.Namespace, class_names: tuple[str, ...]) -> TwoStreamClassifier:
     torch.manual_seed(args.seed)
-    drawn = args.data is None and args.backbone == SETTINGS["backbone"][0]
-    kwargs: dict[str, Any] = dict(FINE_MAPS) if drawn else {}
+    kwargs: dict[str, Any] = {}
+    if args.output_stride is not None:
+        kwargs["output_stride"] = args.output_stride
     pretrained = args.data is not None if args.weights is None else args.weights != "none"
     if pretrained and args.weights is not None:
         if not Path(args.weights).is_file():

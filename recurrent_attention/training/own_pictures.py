@@ -1,7 +1,6 @@
 """From a folder of pictures to a trained and measured model: what the commands do."""
 
 import shutil
-import warnings
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -33,7 +32,6 @@ from recurrent_attention.training.run_folder import RunFolder, check_free
 from recurrent_attention.training.tracking import Trackers, checked_trackers
 
 NUM_PATCHES = 10
-FEWEST_CELLS = 3  # a side, to say where to look
 
 
 class Trained(NamedTuple):
@@ -151,8 +149,6 @@ def train(
     changed: dict[str, Any] = {"train": True, "num_patches": train_patches}
     changed |= {"augment": augment, "crop_scale": crop_scale}
     _check_views(model, parts.train, changed)
-    if boxes is None:
-        _warn_of_few_cells(model)
     every = parts.by_name()
     run = RunFolder(Path(out), resume=resume)
     own_cache = run.path / "features"
@@ -222,17 +218,6 @@ def _notes(parts: Parts, found: Evaluation) -> str:
         f"{both:.1f} ± {error:.1f} % (one standard error), the global stream alone in "
         f"{alone:.1f} %."
     )
-
-
-def _warn_of_few_cells(model: TwoStreamClassifier) -> None:
-    """Warn where the map is too coarse to say where to look."""
-    cells = -(-model.proposal_size // model.global_backbone.reduction)
-    if cells < FEWEST_CELLS:
-        warnings.warn(
-            f"The global stream sees {cells} x {cells} cells of a picture, too few to say where to "
-            f"look. Pass a larger `image_size` than {model.image_size} (--image-size).",
-            stacklevel=3,
-        )
 
 
 def _check_views(model: TwoStreamClassifier, pictures: Pictures, changed: dict[str, Any]) -> None:

@@ -117,10 +117,11 @@ def test_explain_draws_a_figure_for_each(model, birds, tmp_path):
 
 
 def test_explain_draws_several_classes_beside_each_other(model, birds, tmp_path):
-    words = ("--out", tmp_path, "--target", "emu", "--target", "0")
+    out = tmp_path / "figures"
+    words = ("--out", out, "--target", "emu", "--target", "0")
     found = run("explain", model, birds / "auk" / "0.png", *words)
     assert found.exit_code == 0
-    first, second = sorted(tmp_path.iterdir())
+    first, second = sorted(out.iterdir())
     assert [first.name, second.name] == ["1-0-1.png", "1-0-2.png"]
     assert first.read_bytes() != second.read_bytes()
 

@@ -145,10 +145,12 @@ def test_weighted_patches_stand_side_by_side_heaviest_first(patches):
     assert len({round(axes.bbox.y0) for axes in maps}) == 1
     for place, axes in enumerate(sorted(maps, key=lambda axes: axes.bbox.x0)):
         number = patches - 1 - place
-        (cells,) = resample_cells(found.step_maps[0, number], (24, 24), 0.0)
+        (cells,) = resample_cells(9 * found.step_maps[0, number], (24, 24), 0.0)
         torch.testing.assert_close(torch.from_numpy(np.array(axes.images[1].get_array())), cells)
         assert f"{100 * found.patch_weights[0, number]:.0f} %" in said
-    assert (f"the heaviest 10 of {patches} patches" in said) == (patches > 10)
+    left = 100 * float(found.patch_weights[0, : patches - shown].sum())
+    note = f"the heaviest 10 of {patches} patches; the others have {left:.0f} % of the weight"
+    assert (note in said) == (patches > 10)
     assert not any("step" in text for text in said)
     places = [text.get_window_extent() for text in texts(figure) if text.axes is None]
     for i, one in enumerate(places):
@@ -212,13 +214,18 @@ def test_maps_share_one_scale_and_bars_stand_under_them():
     found = explanation(5, 2)
     figure = found.figure()
     figure.draw_without_rendering()
-    peak = float(found.step_maps[0].max())
+    # A cell is shown as what the logit would be if the whole view looked like it.
+    peak = max(9 * float(found.step_maps[0].max()), 16 * float(found.global_map[0].max()))
     maps = [
         axes
         for axes in figure.axes
         if len(axes.images) == 2 and axes.images[1].get_clim()[1] == peak
     ]
-    assert len(maps) == 10  # the global map has a scale of its own
+    assert len(maps) == 11
+    whole = next(axes for axes in maps if axes.images[0].get_array().shape == (40, 40))
+    (cells,) = resample_cells(16 * found.global_map[:1], (40, 40), -0.5)
+    torch.testing.assert_close(torch.from_numpy(np.array(whole.images[1].get_array())), cells)
+    maps.remove(whole)
     bars = [
         patch.get_window_extent()
         for axes in figure.axes

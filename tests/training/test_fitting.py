@@ -477,7 +477,8 @@ def test_run_folders_are_never_overwritten(tmp_path):
         RunFolder(tmp_path / "run")
     assert str(caught.value) == (
         f"Expected a new or empty folder for the run, but {tmp_path / 'run'} holds something "
-        "already. Choose another folder, or move that one away."
+        "already. Choose another folder, move that one away, or go on with its run: resume=True "
+        "(--resume)."
     )
     assert json.loads((run.path / "config.json").read_text()) == {"a": 1}
 

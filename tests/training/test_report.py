@@ -147,13 +147,6 @@ def test_frozen_backbones_see_their_own_size_and_refuse_changing_views_at_once(b
     assert found.model.image_size == 160  # as timm says
 
 
-def test_a_map_of_too_few_cells_is_warned_of(birds, tmp_path):
-    words = {"backbone": "test_resnet", "pretrained": False, "recipe": Recipe.heads_only(epochs=1)}
-    words |= {"image_size": 16, "patch_size": 32, "num_patches": 1, "report": False}
-    with pytest.warns(UserWarning, match=r"^The global stream sees 2 x 2 cells of a picture, too"):
-        train(birds, out=tmp_path / "coarse", **words, **QUIET)
-
-
 def test_the_card_of_the_model_says_how_good_it_is(done):
     card = (done.folder / "model" / "README.md").read_text(encoding="utf-8")
     right = f"both streams are right in {100 * done.evaluation.fused_top1:.1f} ± "
