@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +20,19 @@ from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.features import check_keepable
 from recurrent_attention.training.fitting import FitResult, fit
+from recurrent_attention.training.networks import lent
 from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import (
     chosen_device,
     from_main,
     join_processes,
 )
-from recurrent_attention.training.proposals import FindBoxes, boxes_of_parts, propose_boxes_for
+from recurrent_attention.training.proposals import (
+    FindBoxes,
+    boxes_of_parts,
+    fit_global_head,
+    propose_boxes_for,
+)
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.report import write_report
 from recurrent_attention.training.run_folder import RunFolder, check_free
@@ -83,7 +90,9 @@ def train(
 
     The classifier of the global stream is trained first, on its backbone as it is, and says where
     to look. Then both streams are trained, and the epoch that is best on validation is kept. The
-    test pictures are looked at where the trained model itself proposes, as `predict` does.
+    test pictures are looked at where the trained model itself proposes, as `predict` does. With
+    frozen backbones the classifier of the global stream stays as it was trained first, so that all
+    pictures are looked at where `predict` looks.
 
     Args:
         data: a folder as in `parts_of_folder`, or what that returned.
@@ -157,7 +166,13 @@ def train(
     # A part has a file of its own: pictures of two parts can have the same relative name.
     files = {name: run.path / f"boxes-{name}.json" for name in every}
     first = dict(every)
-    if boxes is None:  # where to look in the test pictures, the trained model says
+    keep_head = boxes is None and recipe.freeze
+    if keep_head:
+        # Trained on, the classifier would propose other boxes. Kept, with its backbone, `predict`
+        # looks where the training looked.
+        fit_global_head(model, every["train"], **work)
+        boxes = partial(propose_boxes_for, **work)
+    elif boxes is None:  # where to look in the test pictures, the trained model says
         del first["test"]
     found_boxes = boxes_of_parts(lambda: model, first, files, boxes, **work)
     views = {
@@ -166,17 +181,20 @@ def train(
         )
         for name, part in first.items()
     }
-    fitted = fit(
-        model,
-        views["train"],
-        views["validation"],
-        recipe=recipe,
-        run_folder=run,
-        resume=resume,
-        trackers=asked,
-        **work,
-    )
-    if boxes is None:
+    head = [model.global_head, model.global_convs] if keep_head else []
+    kept = [weight for module in head if module is not None for weight in module.parameters()]
+    with lent(kept, "requires_grad", False):
+        fitted = fit(
+            model,
+            views["train"],
+            views["validation"],
+            recipe=recipe,
+            run_folder=run,
+            resume=resume,
+            trackers=asked,
+            **work,
+        )
+    if "test" not in views:
         # Trained, it proposes other boxes than its first head did. It is measured as it answers.
         for name in ("validation", "test"):
             own = propose_boxes_for(model, every[name], **work)

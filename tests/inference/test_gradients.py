@@ -419,9 +419,9 @@ def test_eval_mode_on_cuda(backbone):
         (5, ValueError, "Expected `target` to be a class index in [0, 5), but got 5."),
         (-1, ValueError, "Expected `target` to be a class index in [0, 5), but got -1."),
         (
-            "Coot",
+            "Coots",
             ValueError,
-            "Expected `target` to be one of the model's 5 class names, but got 'Coot'. Did you "
+            "Expected `target` to be one of the model's 5 class names, but got 'Coots'. Did you "
             "mean '002.Coot'?",
         ),
         (

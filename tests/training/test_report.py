@@ -147,6 +147,17 @@ def test_frozen_backbones_see_their_own_size_and_refuse_changing_views_at_once(b
     assert found.model.image_size == 160  # as timm says
 
 
+def test_with_frozen_backbones_training_looks_where_predict_looks(done, birds):
+    model = TwoStreamClassifier.from_pretrained(done.folder / "model")
+    for name, part in parts_of_folder(birds).by_name().items():
+        stored = read_boxes(done.folder / f"boxes-{name}.json", part)
+        for picture in part.names[:3]:
+            said = model.predict(birds / picture)
+            for kept, its in zip(stored[picture], said.boxes, strict=True):
+                assert list(its) == pytest.approx(kept.tolist(), abs=1e-2)
+    assert all(weight.requires_grad for weight in done.model.global_head.parameters())
+
+
 def test_the_card_of_the_model_says_how_good_it_is(done):
     card = (done.folder / "model" / "README.md").read_text(encoding="utf-8")
     right = f"both streams are right in {100 * done.evaluation.fused_top1:.1f} ± "
