@@ -161,20 +161,20 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
     Of a folder without parts that `train` learned from, the pictures that it set aside are
     measured, if MODEL is still in the folder of its run.
     """
-    from recurrent_attention.training import evaluate_folder, join_processes
-    from recurrent_attention.training.folder_evaluation import part_to_measure
+    from recurrent_attention.training import join_processes
+    from recurrent_attention.training.folder_evaluation import evaluate_part, part_to_measure
 
     loaded = TwoStreamClassifier.from_pretrained(model)
-    only = _set_aside(Path(model))
-    _, part, pictures = part_to_measure(data, only)
+    part = part_to_measure(data, _set_aside(Path(model)))
+    count = len(part.pictures)
     if join_processes(words["device"]).is_main_process:
         said = {
-            "set aside": f"the {len(pictures)} pictures that the training set aside",
-            "all": f"all {len(pictures)} pictures; those that the model learned from flatter it",
-            "train": f"the training pictures ({len(pictures)}), which flatter the model",
-        }.get(part, f"the {len(pictures)} pictures of {part!r}")
+            "set aside": f"the {count} pictures that the training set aside",
+            "all": f"all {count} pictures; those that the model learned from flatter it",
+            "train": f"the training pictures ({count}), which flatter the model",
+        }.get(part.name, f"the {count} pictures of {part.name!r}")
         click.echo(f"measuring {said}")
-    found = evaluate_folder(loaded, data, only=only, report=report, progress=not quiet, **words)
+    found = evaluate_part(loaded, part, report=report, progress=not quiet, **words)
     if join_processes().is_main_process:
         click.echo(_table(found))
         click.echo(f"report in {printable(report)}")

@@ -72,9 +72,9 @@ class Explanation(StreamMaps):
         """Draw one image's explanation as a strip.
 
         It shows the picture with its boxes, the global map, and each patch with its maps. All maps
-        of patches share one colour scale; the global map has its own. Probabilities of both streams
-        and of the global stream are those of `predict`; what a look answers alone is not
-        calibrated.
+        share one colour scale: a cell has the colour of the logit that the class would get if the
+        whole view looked like it. Probabilities of both streams and of the global stream are those
+        of `predict`; what a look answers alone is not calibrated.
 
         Where the model takes several steps at each patch, a row is a patch and shows the map,
         the weight and the answer of each step; at most four patches are drawn. Where the model

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from recurrent_attention._devices import Device
 from recurrent_attention._files import check_new_file
@@ -53,24 +53,55 @@ def evaluate_folder(
         ValueError: if there are classes that the model has not.
         OSError: if the page cannot be written.
     """
+    part = part_to_measure(data, only)
+    return evaluate_part(
+        model,
+        part,
+        report=report,
+        batch_size=batch_size,
+        precision=precision,
+        device=device,
+        num_workers=num_workers,
+        progress=progress,
+    )
+
+
+def evaluate_part(
+    model: TwoStreamClassifier,
+    part: "PartToMeasure",
+    *,
+    report: str | PathLike[str] | None,
+    batch_size: int,
+    precision: Precision,
+    device: Device,
+    num_workers: int,
+    progress: bool,
+) -> Evaluation:
+    """Measure a model on what `part_to_measure` found; the other arguments: `evaluate_folder`."""
     if report is not None:
         check_new_file(Path(report))
-    found_there, part, pictures = part_to_measure(data, only)
+    pictures = part.pictures
     labels_for(model, pictures)  # before minutes of work
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
     boxes = propose_boxes_for(model, pictures, **work)
     views = TwoStreamDataset.for_model(model, pictures, boxes)
     found = evaluate(model, views, batch_size=batch_size, precision=precision, **work)
     if report is not None and join_processes().is_main_process:
-        said = {"found": found_there, "part": part, "pictures": len(pictures)}
+        said = {"found": part.found, "part": part.name, "pictures": len(pictures)}
         write_report(Path(report), model, views, found, settings={"data": said})
     return found
 
 
-def part_to_measure(
-    data: str | PathLike[str], only: Collection[str] | None
-) -> tuple[str, str, Pictures]:
-    """Return what a folder is, the name of the part to measure, and its pictures.
+class PartToMeasure(NamedTuple):
+    """What a folder is, in words, the name of the part of it to measure, and its pictures."""
+
+    found: str
+    name: str
+    pictures: Pictures
+
+
+def part_to_measure(data: str | PathLike[str], only: Collection[str] | None) -> PartToMeasure:
+    """Find the pictures of a folder that `evaluate_folder` measures.
 
     Args:
         data: as in `evaluate_folder`.
@@ -83,5 +114,5 @@ def part_to_measure(
         wanted = set(only)
         kept = [index for index, name in enumerate(pictures.names) if name in wanted]
         if kept and len(kept) == len(wanted):
-            return layout.name, "set aside", pictures.subset(kept)
-    return layout.name, part, pictures
+            return PartToMeasure(layout.name, "set aside", pictures.subset(kept))
+    return PartToMeasure(layout.name, part, pictures)
