@@ -41,6 +41,13 @@ def page(
         "patches of 224 pixels; the others take the size that they were made for, where possible "
         f"doubled for the image. **{through} of {len(modules)} modules** work with real numbers; "
         "tried is the model of each that has the fewest parameters.",
+        "## All names",
+        "Side of image and patch in pixels; sides of their maps in cells; channels; parameters of "
+        "the whole model in millions; billions of multiply-adds of an image and of a patch in the "
+        "backbone (convolutions and matrix products); gigabytes that a training step of "
+        f"{batch} images with one patch each takes in float32 (weights, gradients, AdamW's "
+        "averages, and what is kept for the backward pass). Counted by shape, not measured.",
+        "The table as a file: [backbones.csv](backbones.csv)",
         "## With real numbers",
         "Random weights and noise, batches of two. Trained: one step, after which each parameter "
         "that requires a gradient has a finite one. Saved and loaded: the logits are equal bit for "
@@ -62,13 +69,6 @@ def page(
         table(("model", "reason"), list(failed.items()))
         if failed
         else "Nothing of what timm names.",
-        "## All names",
-        "Side of image and patch in pixels; sides of their maps in cells; channels; parameters of "
-        "the whole model in millions; billions of multiply-adds of an image and of a patch in the "
-        "backbone (convolutions and matrix products); gigabytes that a training step of "
-        f"{batch} images with one patch each takes in float32 (weights, gradients, AdamW's "
-        "averages, and what is kept for the backward pass). Counted by shape, not measured.",
-        "The table as a file: [backbones.csv](backbones.csv)",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -117,6 +117,17 @@ def test_links_lead_somewhere():
         assert not missing, f"{page.relative_to(ROOT)} links to {missing}"
 
 
+def test_what_mkdocs_changes(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    change = importlib.import_module("hooks").on_page_content
+    figure, linked = '<img alt="a" src="x.png" />', '<a href="y"><img src="x.png"></a>'
+    assert change(f"<p>{figure}</p>") == (
+        f'<p><a class="figure" href="x.png" title="Open the figure">{figure}</a></p>'
+    )
+    assert change(linked) == linked
+    assert change("1 ± 2, p &lt; .1, a = b") == "1\u00a0±\u00a02, p\u00a0&lt;\u00a0.1, a = b"
+
+
 def test_the_readme_is_short():
     lines = README.read_text("utf-8").splitlines()
     assert len(lines) <= 160
