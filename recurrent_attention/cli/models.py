@@ -10,7 +10,7 @@ from recurrent_attention._files import check_new_file
 from recurrent_attention.backbone.check import check_backbone
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.cli.options import at_least_one, model_argument
-from recurrent_attention.export.onnx import export_onnx
+from recurrent_attention.export.onnx import KINDS, export_onnx
 
 
 @click.command()
@@ -60,14 +60,16 @@ def backbone(
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option(
     "--graph",
-    type=click.Choice(["whole", "patches", "boxes", "predict"]),
+    type=click.Choice(KINDS),
     default="whole",
     show_default=True,
-    help="The whole model; the model with patches as inputs; what proposes boxes; or what the "
-    "command predict runs.",
+    help="The whole model; the model with patches as inputs; what proposes boxes; the answer "
+    "without a look; one more look; or what the command predict runs.",
 )
 def export(model: str, out: Path, graph: str) -> None:
     """Write MODEL into the ONNX file OUT, which onnxruntime runs without Python."""
     check_new_file(out)
-    export_onnx(TwoStreamClassifier.from_pretrained(model), out, graph=graph)  # type: ignore[arg-type]
+    built = TwoStreamClassifier.from_pretrained(model)
+    click.echo(f"Writing {printable(out)}, which takes up to a few minutes", err=True)
+    export_onnx(built, out, graph=graph)  # type: ignore[arg-type]
     click.echo(f"{printable(out)}: {out.stat().st_size / 1e6:.1f} MB", err=True)

@@ -19,7 +19,12 @@ from recurrent_attention.inference.sheet import (
     outline,
     overlay,
 )
-from recurrent_attention.inference.strip import colors_shown, order_shown, pixels_of_view
+from recurrent_attention.inference.strip import (
+    colors_shown,
+    for_whole_views,
+    order_shown,
+    pixels_of_view,
+)
 from recurrent_attention.inference.target_class import readable
 from recurrent_attention.network import TwoStreamNetwork
 
@@ -45,7 +50,7 @@ class Looks:
             returns them, and of the local stream, which has no temperature.
         weights: (g r) of each look; sums to 1 over r.
         answers: (g r k) probabilities that each look would answer by itself.
-        maps: (g r h w) at least 0, in logits; what speaks for the target.
+        maps: (g r h w) at least 0; the logit of the target if the whole patch looked like a cell.
         patches: p arrays (h w 3) in [0, 1].
         boxes: p boxes xyxy in pixels of the picture.
         colors: of the p patches.
@@ -150,7 +155,7 @@ def looks_of(found: Explanation) -> Looks:
         ).softmax(1),
         weights=weights,
         answers=step_logits.softmax(2),
-        maps=maps.float(),
+        maps=for_whole_views(maps.float()),
         patches=[
             pixels_of_view(found.patches[0, patch].detach().float().cpu(), found.mean, found.std)
             for patch in order

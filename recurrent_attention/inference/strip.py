@@ -62,6 +62,15 @@ def colors_shown(found: StreamMaps, index: int) -> list[str]:
     return colors
 
 
+def for_whole_views(maps: Tensor) -> Tensor:
+    """Return what the logit would be if the whole view looked like a cell: (... h w) as given.
+
+    Maps of any size can be compared then.
+    """
+    height, width = maps.shape[-2:]
+    return maps * (height * width)
+
+
 class Strip:
     """One picture of an explanation, on the CPU.
 
@@ -87,9 +96,8 @@ class Strip:
         self.found, self.cell_offsets = found, found.cell_offsets()
         self.target = int(found.target[index])
         self.logits, self.global_logits = own(found.logits), own(found.global_logits)
-        # What the logit would be if the whole view looked like a cell: maps of any size compare.
-        self.global_map = own(found.global_map) * found.global_map[index].numel()
-        self.maps = own(found.step_maps)[order] * found.step_maps[index, 0, 0].numel()
+        self.global_map = for_whole_views(own(found.global_map))
+        self.maps = for_whole_views(own(found.step_maps)[order])
         self.step_logits = own(found.step_logits)[order]
         self.weights = own(found.step_weights)[order]
         self.num_patches, self.steps = self.weights.shape

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import pytest
 import torch
@@ -156,7 +157,9 @@ def test_backbone_reports():
 @pytest.mark.slow
 def test_export_writes_a_file(model, tmp_path):
     out = tmp_path / "model.onnx"
-    assert run("export", model, out).exit_code == 0
+    found = run("export", model, out)
+    assert found.exit_code == 0
+    assert re.fullmatch(r"Writing \S+, which takes .* minutes\n\S+: \d+\.\d MB\n", found.stderr)
     assert out.stat().st_size > 100_000
 
 
