@@ -19,13 +19,14 @@ import speed_input
 import speed_looks
 import speed_many
 import speed_network
+import speed_profile
 import speed_serving
 from pages import ROOT, fill, machine
 
 PAGE = ROOT / "docs" / "speed.md"
 FIGURE = ROOT / "docs" / "speed.png"
-SECTIONS = ("head", "network", "serving", "predict", "many", "agreement", "decoding", "input",
-            "explain", "looks", "growth")  # fmt: skip
+SECTIONS = ("head", "network", "profile", "serving", "predict", "many", "agreement", "decoding",
+            "input", "explain", "looks", "growth")  # fmt: skip
 Section = Callable[[], list[str]]
 
 
@@ -35,6 +36,7 @@ def sections(args: argparse.Namespace) -> dict[str, Section]:
     runs: dict[str, Section] = {
         "head": lambda: [speed_head.measure(4 * rounds)],
         "network": lambda: speed_network.measure(rounds),
+        "profile": lambda: speed_profile.measure(rounds),
         "serving": lambda: [speed_serving.measure(4 * rounds)],
         "predict": lambda: [speed_serving.measure_predict(rounds)],
         "many": lambda: [speed_many.measure(rounds)],

@@ -1,0 +1,99 @@
+"""Where a training step of the paper's network spends its time on a CPU. See speed.py."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections import Counter
+from typing import Any
+
+import torch
+from pages import table
+from speed_network import BATCH, cases, matrix_peak
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+# A name of the profiler belongs to the first part of which it holds a word.
+PARTS = {
+    "convolutions, backward": ("convolution_backward",),
+    "convolutions, forward": ("convolution", "conv2d"),
+    "max pooling": ("max_pool",),
+    "ReLU": ("relu", "threshold", "clamp_min"),
+    "matrix products": ("mm", "linear"),
+}
+REST = "all others"
+# glibc gives large blocks back to the system, which clears them when they are asked for again.
+KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "30000000000"}
+RUNS = {"float32": {}, "float32, memory kept": KEPT}
+STEPS = 2
+
+
+def part_of(name: str) -> str:
+    for part, words in PARTS.items():
+        if any(word in name for word in words):
+            return part
+    return REST
+
+
+def one_run() -> dict[str, Any]:
+    """Measure in this process: seconds of a step, of them in the system, and by part."""
+    step = cases("training step", compiled=False)["here, float32"]
+    with FlopCounterMode(display=False) as counter:
+        step()
+    operations: Counter[str] = Counter()
+    for operator, count in counter.get_flop_counts()["Global"].items():
+        operations[part_of(str(operator))] += count
+    started, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_SELF)
+    for _ in range(STEPS):
+        step()
+    seconds = (time.perf_counter() - started) / STEPS
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    system, user = (getattr(after, n) - getattr(before, n) for n in ("ru_stime", "ru_utime"))
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        step()
+    times: Counter[str] = Counter()
+    for event in profiled.key_averages():
+        times[part_of(event.key)] += event.self_cpu_time_total / 1e6
+    return {
+        "seconds": seconds, "system": system / (system + user), "times": times,
+        "operations": operations,
+    }  # fmt: skip
+
+
+def measure(rounds: int) -> list[str]:
+    peak = matrix_peak(torch.float32, rounds)
+    found: dict[str, dict[str, Any]] = {}
+    for name, environment in RUNS.items():
+        done = subprocess.run(
+            [sys.executable, __file__], env=os.environ | environment, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+        found[name] = json.loads(done.stdout.splitlines()[-1])
+    rows = [
+        ("a step (s a picture)", *(f"{run['seconds'] / BATCH:.2f}" for run in found.values())),
+        ("of the matrix peak", *(
+            f"{sum(run['operations'].values()) / run['seconds'] / peak:.0%}"
+            for run in found.values()
+        )),
+        ("in the system, of the processor's time", *(
+            f"{run['system']:.0%}" for run in found.values()
+        )),
+    ]  # fmt: skip
+    for part in (*PARTS, REST):
+        rows.append((part, *(share(run, part, peak) for run in found.values())))
+    return [table((f"VGG-19 at 448/224, B = {BATCH}", *found), rows)]
+
+
+def share(run: dict[str, Any], part: str, peak: float) -> str:
+    """Give a part's share of the time, and where it computes sums of products its rate."""
+    seconds = run["times"].get(part, 0.0)
+    text = f"{seconds / sum(run['times'].values()):.0%}"
+    operations = run["operations"].get(part, 0)
+    return f"{text} (at {operations / seconds / peak:.0%} of the peak)" if operations else text
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    print(json.dumps(one_run()))
