@@ -1,10 +1,7 @@
 """Where a training step of the paper's network spends its time on a CPU. See speed.py."""
 
 import json
-import os
 import resource
-import subprocess
-import sys
 import time
 from collections import Counter
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import torch
 from pages import table
 from speed_network import BATCH, cases, matrix_peak
+from timing import last_line_of
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -64,26 +62,21 @@ def one_run() -> dict[str, Any]:
 
 def measure(rounds: int) -> list[str]:
     peak = matrix_peak(torch.float32, rounds)
-    found: dict[str, dict[str, Any]] = {}
-    for name, environment in RUNS.items():
-        done = subprocess.run(
-            [sys.executable, __file__], env=os.environ | environment, capture_output=True,
-            text=True, check=True,
-        )  # fmt: skip
-        found[name] = json.loads(done.stdout.splitlines()[-1])
-    rows = [
-        ("a step (s a picture)", *(f"{run['seconds'] / BATCH:.2f}" for run in found.values())),
-        ("of the matrix peak", *(
-            f"{sum(run['operations'].values()) / run['seconds'] / peak:.0%}"
-            for run in found.values()
-        )),
-        ("in the system, of the processor's time", *(
-            f"{run['system']:.0%}" for run in found.values()
-        )),
-    ]  # fmt: skip
-    for part in (*PARTS, REST):
-        rows.append((part, *(share(run, part, peak) for run in found.values())))
-    return [table((f"VGG-19 at 448/224, B = {BATCH}", *found), rows)]
+    runs = [json.loads(last_line_of(__file__, **environment)) for environment in RUNS.values()]
+    columns = [column(run, peak) for run in runs]
+    heads = (f"VGG-19 at 448/224, B = {BATCH}", *RUNS)
+    return [table(heads, [(label, *(cells[label] for cells in columns)) for label in columns[0]])]
+
+
+def column(run: dict[str, Any], peak: float) -> dict[str, str]:
+    """Write what one run found, by the label of its row."""
+    rate = sum(run["operations"].values()) / run["seconds"]
+    return {
+        "a step (s a picture)": f"{run['seconds'] / BATCH:.2f}",
+        "of the matrix peak": f"{rate / peak:.0%}",
+        "in the system, of the processor's time": f"{run['system']:.0%}",
+        **{part: share(run, part, peak) for part in (*PARTS, REST)},
+    }
 
 
 def share(run: dict[str, Any], part: str, peak: float) -> str:

@@ -1,5 +1,6 @@
 """Measuring side by side: times in rounds, peak memory in a process of its own."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -52,11 +53,18 @@ def peak_of(run: Run) -> float:
     return status("VmHWM") - before
 
 
+def last_line_of(script: str | Path, *arguments: str, **environment: str) -> str:
+    """Run a script in a process of its own, and return the last line that it prints."""
+    command = [sys.executable, str(script), *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env=os.environ | environment
+    )
+    return done.stdout.splitlines()[-1]
+
+
 def in_a_process(script: str | Path, *arguments: str) -> float:
     """Run a script that prints a number as its last word."""
-    command = [sys.executable, str(script), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return float(done.stdout.split()[-1])
+    return float(last_line_of(script, *arguments).split()[-1])
 
 
 def status(name: str) -> float:
