@@ -24,8 +24,8 @@ from recurrent_attention.training import Recipe, ablate
 from recurrent_attention.training.parts import parts_of_folder
 from recurrent_attention.training.variants import VARIANTS
 
-COMPARED = ("anytime", "two-networks", "ten-crop", "two-scales", "larger", "scattered", "paper",
-            "largest")  # fmt: skip
+COMPARED = ("anytime", "two-networks", "ten-crop", "mirrored", "two-scales", "larger", "scattered",
+            "paper", "largest")  # fmt: skip
 LR, TRAIN_PATCHES = 3e-4, 3
 
 

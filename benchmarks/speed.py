@@ -16,6 +16,7 @@ import speed_explain
 import speed_growth
 import speed_head
 import speed_input
+import speed_kept
 import speed_looks
 import speed_many
 import speed_network
@@ -25,8 +26,8 @@ from pages import ROOT, fill, machine
 
 PAGE = ROOT / "docs" / "speed.md"
 FIGURE = ROOT / "docs" / "speed.png"
-SECTIONS = ("head", "network", "profile", "serving", "predict", "many", "agreement", "decoding",
-            "input", "explain", "looks", "growth")  # fmt: skip
+SECTIONS = ("head", "network", "profile", "kept", "serving", "predict", "many", "agreement",
+            "decoding", "input", "explain", "looks", "growth")  # fmt: skip
 Section = Callable[[], list[str]]
 
 
@@ -37,6 +38,7 @@ def sections(args: argparse.Namespace) -> dict[str, Section]:
         "head": lambda: [speed_head.measure(4 * rounds)],
         "network": lambda: speed_network.measure(rounds),
         "profile": lambda: speed_profile.measure(rounds),
+        "kept": lambda: [speed_kept.measure(rounds)],
         "serving": lambda: [speed_serving.measure(4 * rounds)],
         "predict": lambda: [speed_serving.measure_predict(rounds)],
         "many": lambda: [speed_many.measure(rounds)],

@@ -2,12 +2,14 @@
 
 import json
 import resource
+import sys
 import time
 from collections import Counter
 from typing import Any
 
 import torch
 from pages import table
+from speed_kept import KEPT
 from speed_network import BATCH, cases, matrix_peak
 from timing import last_line_of
 from torch.profiler import ProfilerActivity, profile
@@ -20,11 +22,11 @@ PARTS = {
     "max pooling": ("max_pool",),
     "ReLU": ("relu", "threshold", "clamp_min"),
     "matrix products": ("mm", "linear"),
+    "copies and casts": ("copy",),
 }
 REST = "all others"
-# glibc gives large blocks back to the system, which clears them when they are asked for again.
-KEPT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "30000000000"}
-RUNS = {"float32": {}, "float32, memory kept": KEPT}
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+MEMORIES = {"": {}, ", memory kept": KEPT}
 STEPS = 2
 
 
@@ -35,9 +37,9 @@ def part_of(name: str) -> str:
     return REST
 
 
-def one_run() -> dict[str, Any]:
+def one_run(precision: str) -> dict[str, Any]:
     """Measure in this process: seconds of a step, of them in the system, and by part."""
-    step = cases("training step", compiled=False)["here, float32"]
+    step = cases("training step", compiled=False)[f"here, {precision}"]
     with FlopCounterMode(display=False) as counter:
         step()
     operations: Counter[str] = Counter()
@@ -61,11 +63,15 @@ def one_run() -> dict[str, Any]:
 
 
 def measure(rounds: int) -> list[str]:
-    peak = matrix_peak(torch.float32, rounds)
-    runs = [json.loads(last_line_of(__file__, **environment)) for environment in RUNS.values()]
-    columns = [column(run, peak) for run in runs]
-    heads = (f"VGG-19 at 448/224, B = {BATCH}", *RUNS)
-    return [table(heads, [(label, *(cells[label] for cells in columns)) for label in columns[0]])]
+    columns: dict[str, dict[str, str]] = {}
+    for precision, dtype in PRECISIONS.items():
+        peak = matrix_peak(dtype, rounds)
+        for memory, environment in MEMORIES.items():
+            run = json.loads(last_line_of(__file__, precision, **environment))
+            columns[precision + memory] = column(run, peak)
+    labels = next(iter(columns.values()))
+    rows = [(label, *(cells[label] for cells in columns.values())) for label in labels]
+    return [table((f"VGG-19 at 448/224, B = {BATCH}", *columns), rows)]
 
 
 def column(run: dict[str, Any], peak: float) -> dict[str, str]:
@@ -89,4 +95,4 @@ def share(run: dict[str, Any], part: str, peak: float) -> str:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    print(json.dumps(one_run()))
+    print(json.dumps(one_run(sys.argv[1])))

@@ -26,8 +26,8 @@ weights_option = click.option(
     "--weights", help="File of its weights, or none.  [default: timm downloads them]"
 )
 VARIANT_NAMES = ("anytime", "linear", "recurrent", "paper", "one-step", "largest-first",
-                 "smallest-first", "scattered", "two-networks", "ten-crop", "two-scales", "larger",
-                 "largest")  # fmt: skip
+                 "smallest-first", "scattered", "two-networks", "ten-crop", "mirrored",
+                 "two-scales", "larger", "largest")  # fmt: skip
 # Each is an attribute of `Recipe`, which has the default.
 RECIPE = ("epochs", "batch_size", "lr", "head_lr", "layer_decay", "weight_decay", "ema_decay",
           "clip_grad", "label_smoothing", "mixup", "cutmix", "class_balance", "patience",
@@ -196,8 +196,8 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
     "variants",
     multiple=True,
     type=click.Choice(VARIANT_NAMES),
-    help="Repeatable.  [default: anytime, paper, scattered, two-networks, ten-crop, two-scales, "
-    "larger]",
+    help="Repeatable.  [default: anytime, paper, scattered, two-networks, ten-crop, mirrored, "
+    "two-scales, larger]",
 )
 @click.option("--seeds", type=at_least_one, default=3, show_default=True, help="How many.")
 @click.option("--freeze", is_flag=True, help="Train the heads alone, on cached features.")

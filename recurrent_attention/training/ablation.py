@@ -16,15 +16,16 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures
 from recurrent_attention.training.ablation_rows import rows_of
 from recurrent_attention.training.ablation_table import Row, as_markdown, write_table
+from recurrent_attention.training.averaged_views import Averaged, answers_over_views
 from recurrent_attention.training.own_pictures import NUM_PATCHES, train
 from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import join_processes
 from recurrent_attention.training.proposals import boxes_of_parts
 from recurrent_attention.training.recipe import Recipe
-from recurrent_attention.training.ten_crop import answers_over_ten_crops
 from recurrent_attention.training.variants import VARIANTS, Variant, ordered
 
-DEFAULT = ("anytime", "paper", "scattered", "two-networks", "ten-crop", "two-scales", "larger")
+DEFAULT = ("anytime", "paper", "scattered", "two-networks", "ten-crop", "mirrored", "two-scales",
+           "larger")  # fmt: skip
 
 OF_TRAINING = ("train_patches", "augment", "crop_scale", "trackers")  # arguments not of the model
 
@@ -109,8 +110,9 @@ def ablate(
             run = variant.run_in(folder, seed)
             if not (run / "answers.json").is_file():
                 _run(variant, parts, boxes, run, own, settings, work)
-            if variant.reads == "ten-crop" and not (run / "ten-crop.json").is_file():
-                _look_at_crops(parts, run, work)
+            averaged = variant.averaged
+            if averaged is not None and not (run / f"{averaged}.json").is_file():
+                _average_views(parts, run, averaged, work)
             results[name].append(_results_of(variant, run))
     chosen = [VARIANTS[name] for name in variants]
     rows = rows_of(chosen, results, settings, len(parts.train.class_names))
@@ -174,10 +176,10 @@ def _run(
     _write(run / "answers.json", {"labels": answers.labels.tolist(), **best})
 
 
-def _look_at_crops(parts: Parts, run: Path, work: dict[str, Any]) -> None:
+def _average_views(parts: Parts, run: Path, averaged: Averaged, work: dict[str, Any]) -> None:
     model = TwoStreamClassifier.from_pretrained(run / "model")
-    shares = answers_over_ten_crops(model, parts.test, **work)
-    _write(run / "ten-crop.json", {"ten-crop": shares.argmax(1).tolist()})
+    shares = answers_over_views(model, parts.test, averaged, **work)
+    _write(run / f"{averaged}.json", {averaged: shares.argmax(1).tolist()})
 
 
 def _write(file: Path, found: dict[str, Any]) -> None:

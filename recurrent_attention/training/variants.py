@@ -10,10 +10,11 @@ from torch import Tensor
 from torchvision.ops import box_area
 
 from recurrent_attention.data import Pictures
+from recurrent_attention.training.averaged_views import VIEWS, Averaged
 from recurrent_attention.training.draws import seed_of
 
 Order = Literal["best", "largest", "smallest", "scattered", "whole"]
-Reading = Literal["fused", "global", "ten-crop"]
+Reading = Literal["fused", "global"] | Averaged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class Variant:
             "scattered", boxes of the same sizes anywhere, or "whole", the whole picture.
         wider: side of the whole pictures, as a multiple of the one that is asked for.
         reads: what counts as its answer: that of both streams, of the global stream alone, or the
-            mean of the global stream's over ten crops.
+            mean of the global stream's over several views (`averaged_views`).
         trained_as: name of the variant that is trained, where another reading of it is wanted.
     """
 
@@ -41,10 +42,15 @@ class Variant:
     trained_as: str | None = None
 
     @property
+    def averaged(self) -> Averaged | None:
+        """Over which views the global stream's answer is averaged, if it is."""
+        return next((averaged for averaged in VIEWS if averaged == self.reads), None)
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Names of what a finished run of it has, as `ablate` reads them."""
         files = ("result.json", "answers.json")
-        return (*files, "ten-crop.json") if self.reads == "ten-crop" else files
+        return files if self.averaged is None else (*files, f"{self.averaged}.json")
 
     def run_in(self, folder: Path, seed: int) -> Path:
         """Return the folder of its run with a seed, in the folder of an ablation."""
@@ -74,6 +80,9 @@ VARIANTS = {
                 settings=_WHOLE, order="whole"),
         Variant(name="ten-crop", what="control: the global stream alone, averaged over ten crops",
                 settings=_WHOLE, order="whole", reads="ten-crop", trained_as="two-networks"),
+        Variant(name="mirrored", what="control: the global stream alone, averaged over the picture "
+                "and its mirror image", settings=_WHOLE, order="whole", reads="mirrored",
+                trained_as="two-networks"),
         Variant(name="two-scales", what="control: the whole picture at twice the side, and a "
                 "second network on it at the side", settings=_WHOLE, order="whole", wider=2.0),
         Variant(name="larger", what="control: the global stream alone, at twice the side",

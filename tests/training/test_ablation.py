@@ -13,10 +13,12 @@ from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import Pictures
 from recurrent_attention.training import Recipe, ablate, ablation, proposals
 from recurrent_attention.training.ablation_table import lead_of
+from recurrent_attention.training.averaged_views import answers_over_views
 from recurrent_attention.training.reading import WholePictures
 from recurrent_attention.training.variants import VARIANTS, ordered
 
-NAMES = ("anytime", "paper", "scattered", "two-networks", "ten-crop", "two-scales", "larger")
+NAMES = ("anytime", "paper", "scattered", "two-networks", "ten-crop", "mirrored", "two-scales",
+         "larger")  # fmt: skip
 SETTINGS = {"backbone": "test_resnet", "pretrained": False, "image_size": 64, "patch_size": 32}
 SETTINGS |= {"num_patches": 3, "hidden_size": 8, "device": "cpu", "progress": False}
 
@@ -52,7 +54,7 @@ def result(found, name, seed):
 def test_the_table_is_of_the_results(found):
     assert [row.name for row in found.rows] == ["global", *NAMES]
     for row in found.rows[1:]:
-        if row.name in ("ten-crop", "larger"):
+        if row.name in ("ten-crop", "mirrored", "larger"):
             continue  # answers of another variant's training
         for stream in ("global", "local", "fused"):
             wanted = [100 * result(found, row.name, seed)[f"{stream}_top1"] for seed in (0, 1)]
@@ -98,6 +100,7 @@ def test_a_picture_costs_what_its_passes_cost(found):
     assert rows["scattered"].gmacs == pytest.approx(whole + 3 * look)  # nothing is proposed
     assert rows["two-networks"].gmacs == pytest.approx(whole + look)
     assert rows["ten-crop"].gmacs == pytest.approx(10 * whole)
+    assert rows["mirrored"].gmacs == pytest.approx(2 * whole)
     assert rows["larger"].gmacs == pytest.approx(4 * whole, rel=0.05)
     assert rows["two-scales"].gmacs == pytest.approx(4 * whole + look, rel=0.05)
     for one in anytime.stopped:
@@ -115,18 +118,27 @@ def test_controls_answer_with_the_global_stream_alone(found, birds):
     names = list(json.loads(path.read_text())["boxes"])
     pictures = ablation.parts_of_folder(birds).test
     assert sorted(names) == sorted(pictures.names)
-    wanted = []
-    for index in range(len(pictures)):
-        # By hand: the picture at 8/7 of 64 pixels; four corners and the middle, and their mirrors.
-        shown = WholePictures(model, pictures, 73)[index][1]
-        corners = [(0, 0), (0, 9), (9, 0), (9, 9), (4, 4)]
-        crops = [shown[None, :, y : y + 64, x : x + 64] for y, x in corners]
-        crops += [crop.flip(-1) for crop in crops]
-        with torch.no_grad():
-            logits = [model.classify_global(model.global_backbone(crop)) for crop in crops]
-        shares = torch.stack([row.softmax(-1) for row in logits]).mean(0)
-        wanted.append(int(shares.argmax()) == pictures.labels[index])
-    assert rows["ten-crop"].fused_top1[1] == pytest.approx(100 * statistics.fmean(wanted))
+    # By hand: the picture at 8/7 of 64 pixels, four corners and the middle; or the whole picture.
+    places = {
+        "ten-crop": (73, [(0, 0), (0, 9), (9, 0), (9, 9), (4, 4)]),
+        "mirrored": (64, [(0, 0)]),
+    }
+    for name, (side, corners) in places.items():
+        shares = []
+        for index in range(len(pictures)):
+            shown = WholePictures(model, pictures, side)[index][1]
+            views = [shown[None, :, y : y + 64, x : x + 64] for y, x in corners]
+            views += [view.flip(-1) for view in views]
+            with torch.no_grad():
+                logits = [model.classify_global(model.global_backbone(view)) for view in views]
+            shares.append(torch.stack([row.softmax(-1) for row in logits]).mean((0, 1)))
+        wanted = torch.stack(shares)
+        found_shares = answers_over_views(model, pictures, name, device="cpu", progress=False)
+        torch.testing.assert_close(found_shares, wanted)
+        classes = wanted.argmax(1).tolist()
+        assert json.loads((run / f"{name}.json").read_text()) == {name: classes}
+        right = [a == b for a, b in zip(classes, pictures.labels, strict=True)]
+        assert rows[name].fused_top1[1] == pytest.approx(100 * statistics.fmean(right))
 
 
 def test_the_lead_of_a_variant_is_paired():
