@@ -38,9 +38,9 @@ def page(
         f"**{working:,} of {len(rows):,} names** ({working / len(rows):.1%}) work as both streams: "
         f"`TwoStreamClassifier(name, num_classes={classes})` is built on the meta device, and the "
         f"forward pass of a training step runs there. {usual:,} of them take images of 448 and "
-        "patches of 224 pixels; the others take the size that they were made for, where possible "
-        f"doubled for the image. **{through} of {len(modules)} modules** work with real numbers; "
-        "tried is the model of each that has the fewest parameters.",
+        "patches of 224 pixels. The others take the size that they were made for; the image has "
+        f"twice that size where possible. **{through} of {len(modules)} modules** work with real "
+        "numbers: the check runs the model of each module that has the fewest parameters.",
         "## All names",
         "Side of image and patch in pixels; sides of their maps in cells; channels; parameters of "
         "the whole model in millions; billions of multiply-adds of an image and of a patch in the "
@@ -49,10 +49,10 @@ def page(
         "averages, and what is kept for the backward pass). Counted by shape, not measured.",
         "The table as a file: [backbones.csv](backbones.csv)",
         "## With real numbers",
-        "Random weights and noise, batches of two. Trained: one step, after which each parameter "
-        "that requires a gradient has a finite one. Saved and loaded: the logits are equal bit for "
-        "bit. Explained: finite maps of the right sizes, with a patch that the model itself "
-        "proposed.",
+        "The models have random weights and see noise, in batches of two. *Trained*: after one "
+        "step, each parameter that requires a gradient has a finite gradient. *Saved and loaded*: "
+        "the logits are equal bit for bit. *Explained*: the maps are finite and have the right "
+        "sizes, with a patch that the model itself proposed.",
         table(
             ("module", "model", "image/patch", *STEPS),
             [
@@ -68,7 +68,7 @@ def page(
         "## What does not work",
         table(("model", "reason"), list(failed.items()))
         if failed
-        else "Nothing of what timm names.",
+        else "Every name in timm works.",
     ]
     return "\n\n".join(parts) + "\n"
 
