@@ -6,10 +6,14 @@ Each raises TypeError for another type and `ArgumentError`, a ValueError, for a 
 import math
 import numbers
 import operator
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from recurrent_attention._errors import ArgumentError
+
+# Terminal escapes and other control characters, and halves of characters: bytes that are no UTF-8.
+UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def whole_number(value: Any, name: str, least: int = 1) -> int:
@@ -72,6 +76,11 @@ def names_of_classes(value: Any, num_classes: int) -> tuple[str, ...] | None:
             raise TypeError(
                 f"Expected `class_names` to hold a text for each class, but got {name!r:.200}. "
                 "Numbers: list(map(str, numbers))."
+            )
+        if UNPRINTABLE.search(name):
+            raise ArgumentError(
+                "Expected `class_names` to hold texts without control characters and in UTF-8, "
+                f"but got {name!r:.200}. Rename that class, or its folder."
             )
     if len(names) != num_classes:
         raise ArgumentError(

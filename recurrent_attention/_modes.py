@@ -30,7 +30,11 @@ def view_of(model: Module) -> Module:
         view = module.__new__(type(module))
         view.__dict__ = dict(module.__dict__)
         views[id(module)] = view
-    for view in views.values():
+    for module in model.modules():
+        compiled = module._modules.get("_orig_mod")  # of torch.compile(part): it runs the original
+        if compiled is not None:
+            views[id(module)] = views[id(compiled)]
+    for view in set(views.values()):
         for name, value in view.__dict__.items():
             view.__dict__[name] = _seen(value, views)
         view.__dict__["_compiled_call_impl"] = None  # it would run the modules of the model

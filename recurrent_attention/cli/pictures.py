@@ -96,7 +96,8 @@ def predict(
             rows = list(answers)
             bad = sum(answer.prediction is None for answer in rows)
             with whole_file(table) as beside:
-                beside.write_text(_as_csv(rows, words["top_k"]), encoding="utf-8", newline="")
+                text = _as_csv(rows, words["top_k"])  # a name that is no UTF-8 is escaped
+                beside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
             click.echo(f"{len(rows) - bad} of {len(rows)} pictures in {printable(table)}", err=True)
     sys.exit(1 if bad else 0)
 

@@ -21,6 +21,7 @@ from recurrent_attention.export.graph import (
     translate,
 )
 from recurrent_attention.export.pieces import add_heads
+from recurrent_attention.hub.config_checks import checked_config
 
 KINDS = ("whole", "patches", "boxes", "global", "look", "predict")
 OLDEST_TORCH = (2, 8)  # 2.7.1 takes the batch that it traces for constant, 2.6 has no batch norm
@@ -154,6 +155,8 @@ def _check(model: Any, path: Path, graph: str) -> None:
                 f"Expected `model` to be in torch.float32, but got {parameter.dtype}. Export a "
                 "copy: copy.deepcopy(model).float()."
             )
+    if graph == "predict":
+        checked_config(json.loads(json.dumps(model.config)), path)  # as `OnnxClassifier` will
     check_new_file(path)
     if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST_TORCH:
         raise ImportError(

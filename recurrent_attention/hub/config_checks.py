@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from recurrent_attention._arguments import UNPRINTABLE
 from recurrent_attention._errors import printable
 from recurrent_attention._settings import BACKBONE_KWARGS, CHOICES, TEMPERATURES, Settings
 from recurrent_attention.backbone import FACTORY_ARGUMENTS
@@ -34,7 +35,6 @@ _MAY_BE_MISSING = ("local_backbone_kwargs", "temperatures")  # came later than t
 _NO_ARGUMENTS = FACTORY_ARGUMENTS | {"pruned", "device", "dtype", "layout", "pin_memory"}
 _LOOK = "pretrained_cfg_overlay"
 _WORD = re.compile(r"[\w-]{1,64}", re.ASCII)  # names no file, no repository and no address
-_UNPRINTABLE = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 SHORT = reprlib.Repr()
 SHORT.maxstring = 80
 
@@ -165,7 +165,7 @@ def _is_plain(value: Any, depth: int) -> bool:
         names = all(map(_WORD.fullmatch, value)) and not _NO_ARGUMENTS & value.keys()
         return names and _is_plain(list(value.values()), depth)
     if isinstance(value, str):
-        return bool(_WORD.fullmatch(value))
+        return not value or bool(_WORD.fullmatch(value))
     return value is None or isinstance(value, bool) or _is_number(value, -(2.0**16), 2.0**16)
 
 
@@ -181,7 +181,7 @@ def _is_number(value: Any, low: float, high: float) -> bool:
 
 def _is_name(value: Any) -> bool:
     """Return whether a terminal and a file can take it: no escape codes, no half characters."""
-    return isinstance(value, str) and not _UNPRINTABLE.search(value)
+    return isinstance(value, str) and not UNPRINTABLE.search(value)
 
 
 def _refusal(value: Any, what: str) -> Callable[..., None]:

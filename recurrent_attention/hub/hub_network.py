@@ -1,6 +1,7 @@
 """A network that goes into a folder or a repository, and comes out of one that nobody trusts."""
 
 import inspect
+import json
 import os
 import warnings
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from safetensors.torch import save_model
 from recurrent_attention._files import whole_file
 from recurrent_attention.hub import card
 from recurrent_attention.hub.config import CONFIG_NAME, as_json, config_of, read_config
+from recurrent_attention.hub.config_checks import checked_config
 from recurrent_attention.hub.loading import find_file, merged_settings, news_of_classifiers
 from recurrent_attention.hub.names import canonical_names, unwrapped
 from recurrent_attention.hub.skeleton import build_skeleton, fill, new_classifiers
@@ -79,10 +81,18 @@ class HubNetwork(
         Raises:
             ValueError: if an argument of a backbone cannot be written as JSON.
             OSError: if a file cannot be written, say on a full disk.
+
+        Warns:
+            UserWarning: if `from_pretrained` would not trust an argument of the model.
         """
         folder = Path(save_directory)
         config = asdict(config) if is_dataclass(config) and not isinstance(config, type) else config
         settings = as_json(config or self.config)
+        if config is None:
+            try:
+                checked_config(json.loads(settings), folder / CONFIG_NAME)
+            except ValueError as error:
+                warnings.warn(f"from_pretrained will refuse what is saved: {error}", stacklevel=2)
         variables = {"repo_id": folder.resolve().name} | (model_card_kwargs or {})
         card = self.generate_model_card(**variables)
         folder.mkdir(parents=True, exist_ok=True)

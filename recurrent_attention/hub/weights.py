@@ -18,7 +18,8 @@ from recurrent_attention.hub.pickles import check_pickles
 CLASSIFIERS = ("global_head", "local_head")
 WEIGHTS_NAME = "model.safetensors"
 _CLASSIFIER_WEIGHTS = tuple(f"{name}.{part}" for name in CLASSIFIERS for part in ("weight", "bias"))
-_EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")  # timm's first
+# timm's first; "average" is that of this package's own checkpoints
+_EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "average")
 _KEYS = ("state_dict", "model", "model_state_dict", "model_state", "weights", "net")
 _UNSAFE = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")  # in torch's answer
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

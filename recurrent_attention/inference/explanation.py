@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurrent_attention._modes import eval_view
-from recurrent_attention.inference.checks import is_one
+from recurrent_attention.inference.checks import check_picture, given_by_picture, is_one
 from recurrent_attention.inference.gradients import StreamMaps, explain_views
 from recurrent_attention.inference.inputs import Picture, StreamInputs, stream_inputs
 from recurrent_attention.inference.target_class import Target, class_indices
@@ -134,7 +134,8 @@ class Explanation(StreamMaps):
             ) from error
         from recurrent_attention.inference.figure import draw_explanation
 
-        return draw_explanation(self, index, image, note)
+        with torch.autocast(self.images.device.type, enabled=False):  # the caller's
+            return draw_explanation(self, index, image, note)
 
 
 def explain(
@@ -146,12 +147,12 @@ def explain(
     target: Target = None,
 ) -> Explanation:
     """Explain images; `TwoStreamClassifier.explain` says what it takes and returns."""
-    if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
-        return _with_figure(explain_views(model, images, patches, boxes=boxes, target=target))
     if not is_one(images):
-        images = list(images)  # type: ignore[arg-type]
-    if isinstance(images, list) and not images:
-        raise ValueError("Expected `images` to hold at least one picture, but got none.")
+        images = images if isinstance(images, Tensor) else list(images)  # type: ignore[arg-type]
+        if len(images) == 0:
+            raise ValueError("Expected `images` to hold at least one picture, but got none.")
+    if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
+        return _with_figure(_explain_batch(model, images, boxes, patches, target))
     count = len(images) if isinstance(images, list) else 1
     wanted = class_indices(target, count, model.num_classes, model.class_names)
     parts: list[StreamMaps] = []
@@ -162,6 +163,39 @@ def explain(
             parts.append(_explain_some(model, inputs, None if wanted is None else wanted[some]))
             done = some.stop
     return _with_figure(_joined(parts))
+
+
+def _explain_batch(
+    model: TwoStreamNetwork, images: Tensor, boxes: Any, patches: Any, target: Target
+) -> StreamMaps:
+    """Explain normalised images (b c h w) in one pass, checked and converted as `predict` does."""
+    places = [f"[{index}]" for index in range(len(images))]
+    for image, place in zip(images, places, strict=True):
+        check_picture(image, place, in_chans=model.global_backbone.in_chans)
+    if isinstance(patches, Tensor) and patches.ndim == 4:  # one of each image
+        patches = patches[:, None]
+    parameter = next(model.parameters())
+    ready = images.to(parameter)
+    where = _stacked(given_by_picture(boxes, None, places))
+    what = _stacked(given_by_picture(None, patches, places))
+    return explain_views(
+        model,
+        ready,
+        None if what is None else what.to(parameter),
+        boxes=None if where is None else where.to(ready),
+        target=target,
+    )
+
+
+def _stacked(given: list[Tensor | None]) -> Tensor | None:
+    """Stack what the caller gave for each image; None is nothing for each."""
+    entries = [entry for entry in given if entry is not None]
+    if len(shapes := {tuple(entry.shape) for entry in entries}) > 1:
+        raise ValueError(
+            "Expected images of one explanation to have equally many patches of one size, but got "
+            f"{', '.join(map(str, sorted(shapes)))}. Explain them one by one."
+        )
+    return torch.stack(entries) if entries else None
 
 
 def _explain_some(

@@ -1,8 +1,9 @@
 """Several ways to build a classifier, trained on the same pictures and compared: `ablate`."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +15,15 @@ from recurrent_attention._devices import Device
 from recurrent_attention._files import whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures
+from recurrent_attention.data.augmentation import name_of_augment
 from recurrent_attention.training.ablation_rows import rows_of
 from recurrent_attention.training.ablation_table import Row, as_markdown, write_table
 from recurrent_attention.training.averaged_views import Averaged, answers_over_views
+from recurrent_attention.training.checkpoints import check_identity
+from recurrent_attention.training.draws import seeded
 from recurrent_attention.training.own_pictures import NUM_PATCHES, train
 from recurrent_attention.training.parts import Parts, parts_of_folder
-from recurrent_attention.training.processes import join_processes
+from recurrent_attention.training.processes import from_main, join_processes
 from recurrent_attention.training.proposals import boxes_of_parts
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.variants import VARIANTS, Variant, ordered
@@ -85,7 +89,8 @@ def ablate(
         `Ablation`.
 
     Raises:
-        ValueError: if there is no such variant, or no seed.
+        ValueError: if there is no such variant, or no seed, or `out` is of other pictures,
+            arguments or another recipe.
         OSError: if the folder cannot be written.
     """
     unknown = [name for name in variants if name not in VARIANTS]
@@ -96,10 +101,11 @@ def ablate(
         )
     recipe = recipe or Recipe.fine_tuning()
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
     parts = data if isinstance(data, Parts) else parts_of_folder(data, seed=seeds[0])
+    parts.check_none_empty()
     settings: dict[str, Any] = {"backbone": backbone, "image_size": image_size}
     settings |= {"patch_size": patch_size, "num_patches": num_patches} | arguments
+    _claim(folder, parts, recipe, settings)
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     boxes = _propose(parts, folder, seeds[0], settings, work)
@@ -121,6 +127,38 @@ def ablate(
     return Ablation(rows, folder)
 
 
+def _claim(folder: Path, parts: Parts, recipe: Recipe, settings: dict[str, Any]) -> None:
+    """Note what the runs of a folder share; refuse a folder whose runs share something else."""
+    shared = {name: value for name, value in settings.items() if name != "trackers"}
+    if "augment" in shared:
+        shared["augment"] = name_of_augment(shared["augment"])
+    identity = {
+        "pictures": {name: _listed(part) for name, part in parts.by_name().items()},
+        "arguments": shared,
+        "recipe": asdict(replace(recipe, seed=0)),  # each run has its own
+    }
+    now = json.loads(json.dumps(identity, default=str))  # tuples become lists, as in the file
+    file = folder / "ablation.json"
+
+    def compare() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if file.is_file():
+            check_identity(json.loads(file.read_text(encoding="utf-8")), now, file)
+
+    from_main(compare)
+    _write(file, now)
+
+
+def _listed(pictures: Pictures) -> str:
+    """Name pictures by their names, labels and the sizes of their files."""
+    digest = hashlib.sha256(json.dumps(pictures.class_names).encode())
+    for index, (name, label) in enumerate(zip(pictures.names, pictures.labels, strict=True)):
+        path = pictures.path(index)
+        size = path.stat().st_size if path.is_file() else 0  # a data set may have no files
+        digest.update(json.dumps([name, label, size]).encode())
+    return f"{len(pictures)} pictures, {digest.hexdigest()[:16]}"
+
+
 def _propose(
     parts: Parts, folder: Path, seed: int, settings: dict[str, Any], work: dict[str, Any]
 ) -> dict[int, Mapping[str, Tensor]]:
@@ -130,11 +168,11 @@ def _propose(
     """
 
     def untrained() -> TwoStreamClassifier:
-        torch.manual_seed(seed)
         names = parts.train.class_names
         kept = {k: v for k, v in settings.items() if k not in OF_TRAINING}
         begin: dict[str, Any] = {"num_classes": len(names), "class_names": names}
-        return TwoStreamClassifier(**(begin | {"pretrained": True} | kept))
+        with seeded(seed):
+            return TwoStreamClassifier(**(begin | {"pretrained": True} | kept))
 
     every = parts.by_name()
     files = {name: folder / "boxes" / f"{name}.json" for name in every}

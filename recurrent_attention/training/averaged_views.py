@@ -13,7 +13,7 @@ from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures
 from recurrent_attention.training.networks import in_dtype_of
-from recurrent_attention.training.processes import Resources
+from recurrent_attention.training.processes import Resources, own_accelerate_state
 from recurrent_attention.training.reading import WholePictures, read_each
 
 Averaged = Literal["ten-crop", "mirrored"]
@@ -41,6 +41,7 @@ VIEWS: dict[Averaged, Views] = {
 }
 
 
+@own_accelerate_state()
 def answers_over_views(
     model: TwoStreamClassifier,
     pictures: Pictures,

@@ -18,7 +18,7 @@ from recurrent_attention.training.evaluation import (
     fixed_views_of,
     ready_to_answer,
 )
-from recurrent_attention.training.processes import Resources
+from recurrent_attention.training.processes import Resources, own_accelerate_state
 
 MOST_UPDATES = 100  # of L-BFGS, which needs about ten
 
@@ -37,6 +37,7 @@ class Calibration(NamedTuple):
     loss_after: float
 
 
+@own_accelerate_state()
 def calibrate(
     model: TwoStreamClassifier,
     data: TwoStreamDataset,

@@ -8,6 +8,7 @@ cropped in the same way.
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -24,6 +25,14 @@ def seed_of(*parts: int | str) -> int:
     """Return a seed for torch's generators, in [0, 2^63), that `parts` alone decide on."""
     digest = hashlib.blake2b("-".join(map(str, parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from generators that begin at `seed` meanwhile; the caller's come back afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 @dataclass(eq=False)

@@ -21,7 +21,7 @@ from recurrent_attention.training.answers import Answers, best_classes
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
 from recurrent_attention.training.features import FeatureDataset, frozen_features
 from recurrent_attention.training.networks import Heads, Streams
-from recurrent_attention.training.processes import Resources
+from recurrent_attention.training.processes import Resources, own_accelerate_state
 from recurrent_attention.training.scores import Scores, show_scores
 from recurrent_attention.training.views import ShownBoxes, Views, views_of
 
@@ -64,6 +64,7 @@ class Evaluation(NamedTuple):
         return found
 
 
+@own_accelerate_state()
 def evaluate(
     model: TwoStreamClassifier,
     data: TwoStreamDataset,
@@ -121,7 +122,7 @@ def evaluate(
 
 def fixed_views_of(model: TwoStreamClassifier, data: Any) -> Views:
     """Return the views of a data set; refuse one that draws at random."""
-    views = views_of(model, data, "data", stacklevel=3)
+    views = views_of(model, data, "data", stacklevel=4)
     if any(part.train for part in views.parts):
         raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
     return views

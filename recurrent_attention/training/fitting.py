@@ -22,7 +22,7 @@ from recurrent_attention.training.networks import (
     own_training,
 )
 from recurrent_attention.training.optimization import backbone_parameters, check_trainable
-from recurrent_attention.training.processes import Resources
+from recurrent_attention.training.processes import Resources, from_main, own_accelerate_state
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.run_folder import RunFolder
 from recurrent_attention.training.tracking import Trackers, checked_trackers
@@ -42,6 +42,7 @@ class FitResult(NamedTuple):
     best_epoch: int
 
 
+@own_accelerate_state()
 def fit(
     model: TwoStreamClassifier,
     train_data: TwoStreamDataset,
@@ -109,6 +110,7 @@ def fit(
         TypeError: if the data are no `TwoStreamDataset`.
         FloatingPointError: if the loss or a weight is no longer finite. It names epoch, update,
             learning rate and pictures; the last good checkpoint stays.
+        FileExistsError: if `run_folder` holds checkpoints already, without `resume`.
         OSError: if a checkpoint cannot be written; the one before stays.
         SystemExit: if SIGTERM or Ctrl-C came, after a checkpoint was written.
     """
@@ -118,11 +120,13 @@ def fit(
             "Expected a `run_folder` to resume from, but got None. Pass RunFolder(path, "
             "resume=True)."
         )
-    training = views_of(model, train_data, "train_data", stacklevel=2)
+    if run_folder is not None and not resume:
+        from_main(run_folder.check_unused)
+    training = views_of(model, train_data, "train_data", stacklevel=3)
     validation, names = None, training.class_names
     if validation_data is not None:
         validation = views_of(
-            model, validation_data, "validation_data", class_names=names, stacklevel=2
+            model, validation_data, "validation_data", class_names=names, stacklevel=3
         )
     elif recipe.patience is not None:
         raise ValueError(

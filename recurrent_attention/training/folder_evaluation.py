@@ -9,8 +9,8 @@ from recurrent_attention._devices import Device
 from recurrent_attention._files import check_new_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
-from recurrent_attention.data.checking.layout import find_layout
 from recurrent_attention.training.evaluation import Evaluation, Precision, evaluate
+from recurrent_attention.training.parts import splits_of_folder
 from recurrent_attention.training.processes import join_processes
 from recurrent_attention.training.proposals import propose_boxes_for
 from recurrent_attention.training.report import write_report
@@ -107,12 +107,12 @@ def part_to_measure(data: str | PathLike[str], only: Collection[str] | None) -> 
         data: as in `evaluate_folder`.
         only: as in `evaluate_folder`; the part is then called "set aside".
     """
-    layout = find_layout(Path(data))
-    part = next(name for name in ("test", "val", "all", "train") if name in layout.splits)
-    pictures = layout.splits[part]
+    found, splits = splits_of_folder(Path(data))
+    part = next(name for name in ("test", "val", "all", "train") if name in splits)
+    pictures = splits[part]()
     if only is not None and part in ("all", "train"):
         wanted = set(only)
         kept = [index for index, name in enumerate(pictures.names) if name in wanted]
         if kept and len(kept) == len(wanted):
-            return PartToMeasure(layout.name, "set aside", pictures.subset(kept))
-    return PartToMeasure(layout.name, part, pictures)
+            return PartToMeasure(found, "set aside", pictures.subset(kept))
+    return PartToMeasure(found, part, pictures)

@@ -7,8 +7,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from recurrent_attention._devices import Device
 from recurrent_attention.backbone.creation import native_size
 from recurrent_attention.classifier import TwoStreamClassifier
@@ -17,6 +15,7 @@ from recurrent_attention.data.augmentation import Augment, name_of_augment
 from recurrent_attention.data.boxes import write_boxes
 from recurrent_attention.training.calibration import calibrate
 from recurrent_attention.training.curves import draw_curves
+from recurrent_attention.training.draws import seeded
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.features import check_keepable
 from recurrent_attention.training.fitting import FitResult, fit
@@ -137,23 +136,24 @@ def train(
     processes = join_processes(device)
     parts = data if isinstance(data, Parts) else parts_of_folder(data, seed=recipe.seed)
     # What can be refused is refused before minutes of work, and before anything is written.
+    parts.check_none_empty()
     from_main(lambda: check_free(Path(out), resume))
     asked = checked_trackers(trackers, Path(out))
     with chosen_device(device):
         pass
-    torch.manual_seed(recipe.seed)
     names = parts.train.class_names
     settings: dict[str, Any] = {"patch_weighting": "anytime", "fusion_weight": 2.0}
     settings |= {"class_names": names, **model_arguments}
-    model = TwoStreamClassifier(
-        backbone,
-        len(names),
-        pretrained=pretrained,
-        image_size=image_size,
-        patch_size=patch_size,
-        num_patches=num_patches,
-        **settings,
-    )
+    with seeded(recipe.seed):
+        model = TwoStreamClassifier(
+            backbone,
+            len(names),
+            pretrained=pretrained,
+            image_size=image_size,
+            patch_size=patch_size,
+            num_patches=num_patches,
+            **settings,
+        )
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
     changed: dict[str, Any] = {"train": True, "num_patches": train_patches}
     changed |= {"augment": augment, "crop_scale": crop_scale}

@@ -1,13 +1,20 @@
 """What a folder of pictures holds: something to learn from, to choose by, and to measure."""
 
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
-from recurrent_attention.data import Pictures
-from recurrent_attention.data.checking.layout import find_layout
+from recurrent_attention._errors import listed, printable
+from recurrent_attention.data import PictureFolder, Pictures
+from recurrent_attention.data.checking.layout import official_layout, words_for
+from recurrent_attention.data.folder import parts_of
+from recurrent_attention.images.reading import picture_suffixes
 
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.2  # of each class, where the folder has no such part
+OTHERS = ("val", "test")
 
 
 class Parts(NamedTuple):
@@ -24,6 +31,16 @@ class Parts(NamedTuple):
     train: Pictures
     validation: Pictures
     test: Pictures
+
+    def check_none_empty(self) -> None:
+        """Refuse parts without a picture, before anything is trained on the others."""
+        for name, part in self.by_name().items():
+            if len(part) == 0:
+                raise ValueError(
+                    f"Expected at least one picture for each of train, validation and test in "
+                    f"{self.found}, but got none for {name}. Add pictures: a share of each class "
+                    "is split off, rounded to whole pictures, where a folder has no such part."
+                )
 
     def by_name(self) -> dict[str, Pictures]:
         """Return the three by their names, the training pictures first."""
@@ -43,25 +60,74 @@ def parts_of_folder(data: str | PathLike[str], *, seed: int = 0) -> Parts:
         15 % of what is left. Of `train` and `val` alone, `val` is both.
 
     Raises:
-        FileNotFoundError: if there is no such folder, or no picture in it.
-        ValueError: if there is nothing to train on, or a single class.
+        FileNotFoundError: if there is no such folder, or no picture in it or in one of its parts.
+        ValueError: if there is nothing to train on, or a single class, or a class without training
+            pictures.
+
+    Warns:
+        UserWarning: of classes without pictures, and of files that are no pictures.
     """
-    layout = find_layout(Path(data))
-    parts = dict(layout.splits)
-    train = parts.pop("train", None) or parts.pop("all", None)
+    found, splits = splits_of_folder(Path(data))
+    first = "all" if "all" in splits else "train"
+    train = splits.pop(first)() if first in splits else None
     if train is None:
         raise ValueError(
             f"Expected a folder `train` in {data}, or one for each class, but got "
-            f"{', '.join(parts)}."
+            f"{', '.join(splits)}."
         )
     if len(train.class_names) < 2:
         raise ValueError(
             f"Expected pictures of two or more classes in {data}, but got "
             f"{len(train.class_names)}: {', '.join(train.class_names)}."
         )
-    validation, test = parts.get("val"), parts.get("test")
+    names = train.class_names
+    validation, test = (splits[n](class_names=names) if n in splits else None for n in OTHERS)
     if test is None and validation is None:
         train, test = train.split(TEST_SHARE, seed=seed)
     if validation is None:
         train, validation = train.split(VALIDATION_SHARE, seed=seed)
-    return Parts(layout.name, train, validation, test if test is not None else validation)
+    return Parts(found, train, validation, test if test is not None else validation)
+
+
+def splits_of_folder(folder: Path) -> tuple[str, dict[str, Callable[..., Pictures]]]:
+    """Find the splits of a folder, and warn of pictures that are in none.
+
+    Args:
+        folder: as in `parts_of_folder`.
+
+    Returns:
+        What the folder holds, in words; and by name a function that lists the pictures: of "all",
+        or of "train", "val" and "test" or some of these. It takes `class_names` as `PictureFolder`
+        does; an official data set has its own.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if two folders are of the same split.
+    """
+    official = official_layout(folder)
+    if official is not None:
+        return official.name, {n: partial(_as_it_is, p) for n, p in official.splits.items()}
+    names = parts_of(folder)
+    if not names:
+        return words_for([]), {"all": partial(PictureFolder, folder)}
+    splits: dict[str, Callable[..., Pictures]] = {}
+    for name in names:
+        split = next(s for s in ("train", *OTHERS) if name.lower().startswith(s))
+        if split in splits:
+            raise ValueError(
+                f"Expected one folder for each of train, val and test in {printable(folder)}, but "
+                f"got {', '.join(map(printable, names))}. Put two of them together."
+            )
+        splits[split] = partial(PictureFolder, folder / name)
+    loose = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in picture_suffixes()]
+    if loose:
+        warnings.warn(
+            f"Left out of {printable(folder)}: {len(loose)} pictures beside its folders "
+            f"({listed(sorted(loose))}).",
+            stacklevel=3,
+        )
+    return words_for(names), splits
+
+
+def _as_it_is(pictures: Pictures, class_names: Sequence[str] | None = None) -> Pictures:
+    return pictures

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, Self, TypeVar, cast
 import numpy as np
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, GradientState, SharedDict
 from accelerate.utils import broadcast_object_list, gather_object, patch_environment
 from torch import nn
 from tqdm.auto import tqdm
@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from recurrent_attention._devices import Device, device_of, precision_of
 
 T = TypeVar("T")
+_STATES: tuple[Any, ...] = (PartialState, AcceleratorState, GradientState)
 SIGNALS = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 
 
@@ -61,11 +62,28 @@ def chosen_device(device: Device) -> Iterator[bool]:
         yield False
 
 
+@contextmanager
+def own_accelerate_state() -> Iterator[None]:
+    """Let Accelerate set itself up anew meanwhile, and leave the caller's `Accelerator` as it was.
+
+    Accelerate keeps its state (device, precision, accumulation) once a process, in dictionaries of
+    three classes. Objects that were made before keep theirs.
+    """
+    before = [(kind, vars(kind)["_shared_state"]) for kind in _STATES]
+    try:
+        for kind in _STATES:
+            kind._shared_state = SharedDict()
+        yield
+    finally:
+        for kind, state in before:
+            kind._shared_state = state
+
+
 class Resources:
     """The `device`, `num_workers`, `cache_dir` and `progress` of a public call, in one object.
 
     The model goes to the device. Bars are shown in the main process alone. `accelerator` is device,
-    precision and processes, as Accelerate holds them.
+    precision and processes, as Accelerate holds them, in `own_accelerate_state`.
     """
 
     def __init__(
@@ -83,7 +101,7 @@ class Resources:
     ) -> None:
         with chosen_device(device) as cpu:
             precision = precision_of(precision, device_of(device))
-            # Accelerate keeps one state a process; another call's settings need a fresh one.
+            # A call within a call has other settings, which need a fresh state.
             AcceleratorState._reset_state(reset_partial_state=True)
             self.accelerator = Accelerator(
                 cpu=cpu,

@@ -23,6 +23,7 @@ from recurrent_attention.training.optimization import Schedule, check_trainable,
 from recurrent_attention.training.processes import (
     Resources,
     join_processes,
+    own_accelerate_state,
     take_over_from_main,
 )
 from recurrent_attention.training.reading import WholePictures, fill_store, look_of
@@ -67,6 +68,7 @@ def boxes_of_parts(
     return boxes
 
 
+@own_accelerate_state()
 def fit_global_head(
     model: TwoStreamClassifier,
     pictures: Pictures,
@@ -142,6 +144,7 @@ def fit_global_head(
         take_over_from_main(module)
 
 
+@own_accelerate_state()
 def propose_boxes_for(
     model: TwoStreamClassifier,
     pictures: Pictures,

@@ -50,6 +50,14 @@ class RunFolder:
         """The folder of the model, for `TwoStreamClassifier.from_pretrained`."""
         return self.path / "model"
 
+    def check_unused(self) -> None:
+        """Refuse a folder with checkpoints, which another training would delete."""
+        if self.checkpoints.steps():
+            raise FileExistsError(
+                f"Expected a run folder without checkpoints, but {printable(self.path)} holds a "
+                "run. Take another folder, or go on with that run: fit(..., resume=True)."
+            )
+
     def write_json(self, name: str, values: dict[str, Any]) -> None:
         """Write a file of `values`, whole or not at all."""
         self._write(name, json.dumps(values, indent=2, default=str) + "\n")

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import re
+import sys
 
 import pytest
 import torch
@@ -55,6 +57,16 @@ def test_predict_writes_a_row_for_each_file_also_a_bad_one(model, birds, tmp_pat
         assert (row["class_1"], row["class_3"]) == (wanted.class_names[0], wanted.class_names[2])
         assert float(row["probability_1"]) == pytest.approx(wanted.probabilities[0], abs=1e-5)
         assert (row["local_class"], row["reason"]) == (wanted.local_class, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are texts there")
+def test_a_name_that_is_no_text_is_a_row_of_the_table(model, birds, tmp_path):
+    (birds / "emu" / "0.png").rename(birds / "emu" / os.fsdecode(b"\xfc.png"))
+    table = tmp_path / "out.csv"
+    assert run("predict", model, birds, "--csv", table, "--quiet").exit_code == 0
+    paths = [row["path"] for row in csv.DictReader(table.open(newline="", encoding="utf-8"))]
+    assert len(paths) == 6
+    assert str(birds / "emu" / "\\udcfc.png") in paths
 
 
 def test_predict_stops_when_it_is_sure(birds, tmp_path):

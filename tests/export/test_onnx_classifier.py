@@ -84,6 +84,12 @@ def test_it_stops_when_it_is_sure(exported):
     assert_same(OnnxClassifier(path).predict(pictures, confidence=enough), wanted)
 
 
+def test_what_could_not_be_loaded_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="^Expected `fusion_weight` in .* to be a number in"):
+        export_onnx(make(fusion_weight=2e6), tmp_path / "model.onnx", graph="predict")
+    assert not list(tmp_path.iterdir())
+
+
 def test_pictures_of_another_size_than_was_exported(exported):
     model, path = exported
     loaded, images = OnnxClassifier(path), torch.randn(3, model.image_size, model.image_size)

@@ -101,6 +101,29 @@ def test_a_card_that_is_there_stays_and_many_classes_are_cut(tmp_path):
     assert card.read_text() == "mine"
 
 
+def test_an_empty_word_is_saved_and_loaded(tmp_path):
+    model = make(backbone_kwargs={"global_pool": ""})
+    model.save_pretrained(tmp_path)
+    again = TwoStreamClassifier.from_pretrained(tmp_path)
+    assert again.settings.backbone_kwargs["global_pool"] == ""
+    assert same_weights(model, again)
+
+
+def test_what_will_not_be_loaded_is_warned_of(tmp_path):
+    model = make(fusion_weight=2e6)
+    with pytest.warns(UserWarning, match="will refuse") as caught:
+        model.save_pretrained(tmp_path)
+    sentence = (
+        f"Expected `fusion_weight` in {tmp_path / 'config.json'} to be a number in "
+        "[-1e+06, 1e+06], but got 2000000.0."
+    )
+    assert str(caught[0].message) == f"from_pretrained will refuse what is saved: {sentence}"
+    assert caught[0].filename == __file__
+    with pytest.raises(ValueError) as refused:
+        TwoStreamClassifier.from_pretrained(tmp_path)
+    assert str(refused.value) == sentence
+
+
 def test_what_json_cannot_hold_is_refused_before_anything_is_written(tmp_path):
     model = make(num_classes=2, backbone_kwargs={"act_layer": torch.nn.SiLU})
     with pytest.raises(ValueError) as caught:

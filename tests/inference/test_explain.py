@@ -113,6 +113,66 @@ def test_patches_and_boxes():
             call(picture, patches=torch.zeros(1, 3, 32, 32), boxes=[[0, 0, 9, 9]])
 
 
+BOXES = torch.tensor([[[0.0, 0, 30, 20], [5, 5, 60, 50]], [[3.0, 3, 40, 40], [9, 0, 20, 30]]])
+
+
+@pytest.mark.parametrize("form", ["lists", "arrays", "double", "bf16"])
+def test_a_normalised_batch_is_taken_as_predict_takes_it(form):
+    model, images = make(), torch.randn(2, 3, 64, 64)
+    patches = torch.randn(2, 2, 3, 32, 32)
+    if form == "bf16":
+        model = model.bfloat16()
+        images, patches = images.bfloat16(), patches.bfloat16()
+    at_boxes, at_patches = (
+        model.explain(images, boxes=BOXES),
+        model.explain(images, patches=patches),
+    )
+    as_given = {
+        "lists": (images, BOXES.tolist(), list(patches)),
+        "arrays": (images, BOXES.numpy(), patches.numpy() if form == "arrays" else None),
+        "double": (images.double(), BOXES.double(), patches.double()),
+        "bf16": (images.float(), BOXES, patches.float()),
+    }[form]
+    given, boxes, parts = as_given
+    for wanted, found in (
+        (at_boxes, model.explain(given, boxes=boxes)),
+        (at_patches, model.explain(given, patches=parts)),
+    ):
+        for field in FIELDS:
+            torch.testing.assert_close(getattr(found, field), getattr(wanted, field))
+    for one, prediction in zip(at_boxes.logits, model.predict(given, boxes=boxes), strict=True):
+        assert int(one.argmax()) == prediction.indices[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"images": torch.zeros(0, 3, 64, 64)}, ValueError, "at least one picture, but got none"),
+        (
+            {"images": torch.full((2, 3, 64, 64), float("nan"))},
+            ValueError,
+            r"Expected `images\[0\]` to hold finite numbers",
+        ),
+        (
+            {"images": torch.zeros(2, 3, 64, 64), "boxes": [[[0, 0, 9, 9]]]},
+            ValueError,
+            "Expected `boxes` to hold an entry for each of the 2 pictures, but got 1",
+        ),
+        (
+            {
+                "images": torch.zeros(2, 3, 64, 64),
+                "patches": [torch.zeros(1, 3, 32, 32), torch.zeros(2, 3, 32, 32)],
+            },
+            ValueError,
+            "equally many patches of one size, but got",
+        ),
+    ],
+)
+def test_bad_batches(arguments, error, message):
+    with pytest.raises(error, match=message):
+        make().explain(**arguments)
+
+
 @pytest.mark.parametrize("error", ["zero bytes", "text"])
 def test_files_that_are_no_pictures(tmp_path, error):
     path = tmp_path / "bird.jpg"

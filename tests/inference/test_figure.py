@@ -274,6 +274,18 @@ def test_many_patches_one_channel_no_names_no_boxes():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("found", [explanation(4, 2), weighted(3)])
+def test_figures_are_drawn_under_autocast_as_without(found):
+    plain = _pixels(found.figure())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (_pixels(found.figure()) == plain).all()
+
+
+def _pixels(figure):
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())
+
+
 def test_drawing_leaves_matplotlib_as_it_was():
     before = dict(rcParams)
     explanation().figure()

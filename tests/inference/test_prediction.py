@@ -455,6 +455,18 @@ def test_nothing_of_the_model_changes(backbone, tmp_path):
     assert_is(prediction, output)  # without dropout, with the running statistics
 
 
+@pytest.mark.parametrize("part", ["global_backbone", "local_backbone.model.layer1"])
+def test_a_compiled_part_answers_in_eval_mode_and_learns_nothing(part):
+    model = trained_a_bit()
+    output = copy.deepcopy(model).eval()(*by_hand(photo()))
+    owner, _, name = part.rpartition(".")
+    owner = model.get_submodule(owner)
+    setattr(owner, name, torch.compile(getattr(owner, name), backend="eager"))
+    with nothing_changes(model):
+        prediction = model.predict(photo())
+    assert_is(prediction, output)
+
+
 def test_nothing_changes_when_the_model_itself_fails():
     model = trained_a_bit()
     model.propose = lambda images: images.new_zeros(0) / images.no_such_thing

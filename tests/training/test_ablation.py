@@ -190,6 +190,37 @@ def test_orders_of_boxes(tmp_path):
     assert bool((scattered[:, :2] != boxes["a.png"][:, :2]).all())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"backbone": "test_vit"}, "the arguments backbone of {}, 'test_resnet', but got 'test_v"),
+        ({"num_patches": 2}, "the arguments num_patches of {}, 3, but got 2"),
+        ({"recipe": Recipe.heads_only(epochs=3, batch_size=4)}, "2 epochs of {}, but got 3"),
+        ({"seeds": (1,)}, "the pictures train of {}, '"),  # another split
+    ],
+)
+def test_a_folder_of_another_ablation_is_refused(found, birds, changed, sentence, monkeypatch):
+    monkeypatch.setattr(ablation, "train", None)
+    before = {path: path.read_bytes() for path in found.folder.rglob("*.md")}
+    given = {"recipe": Recipe.heads_only(epochs=2, batch_size=4), "seeds": (0, 1)}
+    with pytest.raises(ValueError) as caught:
+        ablate(birds, out=found.folder, **(SETTINGS | {"variants": NAMES} | given | changed))
+    said = str(caught.value)
+    assert said.startswith("Expected to resume with the ")
+    assert sentence.format(found.folder / "ablation.json") in said
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.slow
+def test_other_pictures_under_the_same_names_are_refused(found, birds, tmp_path):
+    for path in birds.rglob("*.png"):
+        (tmp_path / path.parent.name).mkdir(exist_ok=True)
+        photo(99, (20, 30)).save(tmp_path / path.parent.name / path.name)
+    with pytest.raises(ValueError, match="^Expected to resume with the pictures train of "):
+        run(tmp_path, found.folder)
+
+
 @pytest.mark.parametrize("changed", [{"names": ("best",)}, {"names": ()}, {"seeds": ()}])
 def test_what_is_refused(birds, tmp_path, changed):
     with pytest.raises(ValueError, match="^Expected `variants` to name some of anytime, linear, "):

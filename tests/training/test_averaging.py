@@ -4,7 +4,8 @@ import pytest
 import torch
 from helpers.runs import QUIET, make_data, make_model
 
-from recurrent_attention.training import Recipe, fit, loop
+from recurrent_attention.hub.weights import read_weights
+from recurrent_attention.training import Recipe, RunFolder, fit, loop
 from recurrent_attention.training.averaging import WeightAverage
 
 DECAY = 0.7
@@ -107,6 +108,18 @@ def test_a_failure_while_the_average_is_shown_leaves_the_trained_weights(
     assert not model.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, weights[-1][name]), name
+
+
+def test_the_average_is_what_a_checkpoint_is_loaded_for(colored_pictures, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    model = make_model()
+    fit(model, *make_data(colored_pictures), recipe=recipe(epochs=1), run_folder=run, **QUIET)
+    (path,) = run.checkpoints.folder.glob("*.pt")
+    for use_ema, kept in ((True, "average"), (False, "model")):
+        weights = read_weights(path, use_ema=use_ema)
+        wanted = torch.load(path, weights_only=True)[kept]
+        assert torch.equal(weights["global_head.weight"], wanted["global_head.weight"])
+    assert torch.equal(model.global_head.weight, read_weights(path)["global_head.weight"])
 
 
 def test_weights_in_bfloat16_are_averaged_in_float32():

@@ -483,6 +483,23 @@ def test_run_folders_are_never_overwritten(tmp_path):
     assert json.loads((run.path / "config.json").read_text()) == {"a": 1}
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_another_training_does_not_take_the_folder_of_a_run(colored_pictures, tmp_path, resume):
+    data, recipe = make_data(colored_pictures), Recipe(epochs=1, batch_size=4)
+    run = RunFolder(tmp_path / "run")
+    fit(make_model(), data, recipe=recipe, run_folder=run, **QUIET)
+    files = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    again = RunFolder(tmp_path / "run", resume=True) if resume else run
+    with pytest.raises(FileExistsError) as caught:
+        fit(make_model(), data, recipe=recipe, run_folder=again, **QUIET)
+    assert str(caught.value) == (
+        f"Expected a run folder without checkpoints, but {run.path} holds a run. Take another "
+        "folder, or go on with that run: fit(..., resume=True)."
+    )
+    kept = {path: path.read_bytes() for path in files if path.name != "owner.json"}
+    assert all(files[path] == content for path, content in kept.items())
+
+
 @pytest.mark.slow
 def test_a_failed_save_keeps_the_model_before(tmp_path, monkeypatch):
     model, run = make_model(), RunFolder(tmp_path / "run")

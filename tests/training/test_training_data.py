@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from accelerate import Accelerator
 from PIL import Image
 from torch.utils.data import ConcatDataset, Subset
 from torchvision.datasets import ImageFolder
@@ -14,11 +15,13 @@ from recurrent_attention.data import PictureFolder, Pictures, TwoStreamDataset
 from recurrent_attention.training import (
     Recipe,
     RunFolder,
+    calibrate,
     evaluate,
     fit,
     fit_global_head,
     propose_boxes_for,
 )
+from recurrent_attention.training.processes import own_accelerate_state
 
 QUIET = {"device": "cpu", "progress": False}
 SIZES = {"image_size": 32, "patch_size": 32}
@@ -383,6 +386,30 @@ def test_each_call_has_its_own_precision(pictures):
     model = make()
     for kind in ("bf16", "fp32", "bf16"):
         assert evaluate(model, data, precision=kind, **QUIET).loss == wanted[kind]
+
+
+def test_the_callers_accelerator_keeps_its_settings(pictures):
+    with own_accelerate_state():
+        accelerator = Accelerator(cpu=True, mixed_precision="bf16", gradient_accumulation_steps=4)
+        weight = torch.nn.Linear(3, 3)
+        layer, optimizer = accelerator.prepare(weight, torch.optim.SGD(weight.parameters(), 0.1))
+        model = make()
+        data = views(model, pictures)
+        evaluate(model, data, **QUIET)
+        fit(model, views(model, pictures, train=True), recipe=Recipe(epochs=1), **QUIET)
+        calibrate(model, data, **QUIET)
+        fit_global_head(model, pictures, recipe=Recipe(epochs=1), **QUIET)
+        propose_boxes_for(model, pictures, **QUIET)
+        assert accelerator.mixed_precision == "bf16"
+        assert accelerator.gradient_accumulation_steps == 4
+        synced = []
+        for _ in range(8):
+            with accelerator.accumulate(layer):
+                accelerator.backward(layer(torch.randn(2, 3)).sum())
+                optimizer.step()
+                optimizer.zero_grad()
+                synced.append(accelerator.sync_gradients)
+        assert synced == [False, False, False, True] * 2
 
 
 def test_a_training_that_fails_leaves_the_modes(pictures):

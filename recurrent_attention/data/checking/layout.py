@@ -45,14 +45,8 @@ def find_layout(folder: Path) -> Layout:
         FileNotFoundError: if there is no such folder, or no pictures in it.
         ValueError: if the lists of an official layout are damaged.
     """
-    if any((folder / part / cub.REQUIRED_FILES[0]).is_file() for part in ("", cub.FOLDER)):
-        return _official("CUB-200-2011", lambda split: CUB200(folder, split))
-    if any((folder / part / dogs.LISTS["train"]).is_file() for part in ("", dogs.FOLDER)):
-        return _official("Stanford Dogs", lambda split: StanfordDogs(folder, split))
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"Expected a folder of pictures at {printable(folder)}, but there is none."
-        )
+    if official := official_layout(folder):
+        return official
     if parts := parts_of(folder):
         found = {part: find_pictures(folder / part) for part in parts}
         classes = tuple(sorted({name for part in found.values() for name in part.by_class}))
@@ -62,15 +56,42 @@ def find_layout(folder: Path) -> Layout:
         unread = [_others(part) for part in found.values()]
         ignored = [problem for part in unread for problem in part["ignored"]]
         faults = [problem for part in unread for problem in part["unreadable"]]
-        name = f"folders {', '.join(map(printable, parts))}, each with a folder for each class"
-        return Layout(name, splits, [*_beside(folder), *ignored], faults)
+        return Layout(words_for(parts), splits, [*_beside(folder), *ignored], faults)
     inside = find_pictures(folder)
     if not any(inside.by_class.values()):
         PictureFolder(folder)  # says that there are none
     whole = _folder(folder, inside, tuple(sorted(inside.by_class)))
     others = _others(inside)
     ignored = [*_beside(folder), *others["ignored"]]
-    return Layout("a folder for each class", {"all": whole}, ignored, others["unreadable"])
+    return Layout(words_for([]), {"all": whole}, ignored, others["unreadable"])
+
+
+def official_layout(folder: Path) -> Layout | None:
+    """Recognise CUB-200-2011 and Stanford Dogs by their lists; None is another folder.
+
+    Args:
+        folder: to look into.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if the lists are damaged.
+    """
+    if any((folder / part / cub.REQUIRED_FILES[0]).is_file() for part in ("", cub.FOLDER)):
+        return _official("CUB-200-2011", lambda split: CUB200(folder, split))
+    if any((folder / part / dogs.LISTS["train"]).is_file() for part in ("", dogs.FOLDER)):
+        return _official("Stanford Dogs", lambda split: StanfordDogs(folder, split))
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"Expected a folder of pictures at {printable(folder)}, but there is none."
+        )
+    return None
+
+
+def words_for(parts: list[str]) -> str:
+    """Return what a folder of class folders is, in words; `parts` are its train, val and test."""
+    if not parts:
+        return "a folder for each class"
+    return f"folders {', '.join(map(printable, parts))}, each with a folder for each class"
 
 
 def _official(name: str, read: Callable[..., Pictures]) -> Layout:
