@@ -66,9 +66,7 @@ def page(
             ],
         ),
         "## What does not work",
-        table(("model", "reason"), list(failed.items()))
-        if failed
-        else "Every name in timm works.",
+        table(("model", "reason"), list(failed.items())) if failed else "Every name in timm works.",
     ]
     return "\n\n".join(parts) + "\n"
 

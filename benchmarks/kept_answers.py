@@ -20,7 +20,7 @@ from recurrent_attention.training.ablation_rows import rows_of
 from recurrent_attention.training.ablation_table import Row, as_markdown
 from recurrent_attention.training.variants import VARIANTS, Variant
 
-SETTINGS = ("backbone", "image_size", "patch_size", "num_patches")
+SETTINGS = ("backbone", "image_size", "patch_size", "num_patches", "train_patches")
 NUMBERS = ("global_top1", "local_top1", "fused_top1", "fused_top1_after", "stopping")
 Kept = dict[str, Any]
 
@@ -41,14 +41,18 @@ def finished_runs(folder: Path) -> Iterator[tuple[str, str, Kept]]:
 def add(file: Path, folder: Path) -> None:
     """Put the finished runs of a folder into a file, new or with others in it."""
     kept: Kept = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"runs": {}}
-    config = json.loads(next(folder.glob("anytime/*/model/config.json")).read_text("utf-8"))
-    shared = {name: config["args"][name] for name in SETTINGS}
+    made_with = json.loads((folder / "ablation.json").read_text(encoding="utf-8"))
+    given = made_with["arguments"]
+    shared = {
+        "settings": {name: given[name] for name in SETTINGS if name in given},
+        "recipe": made_with["recipe"],
+        "pictures": made_with["pictures"],
+    }
+    for name, value in shared.items():
+        if kept.setdefault(name, value) != value:
+            raise SystemExit(f"Expected the {name} of {file}, {kept[name]}, but got {value}.")
     for variant, seed, found in finished_runs(folder):
-        labels = found.pop("labels")
-        if kept.setdefault("labels", labels) != labels:
-            raise SystemExit(f"Expected the test pictures of {file}, but {folder} has others.")
-        if kept.setdefault("settings", shared) != shared:
-            raise SystemExit(f"Expected settings {kept['settings']}, but {folder} has {shared}.")
+        kept["labels"] = found.pop("labels")  # those of the same pictures
         kept["runs"].setdefault(variant, {})[seed] = found
     file.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(file) as beside:

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from recurrent_attention._modes import eval_view
-from recurrent_attention.inference.checks import check_picture, given_by_picture, is_one
+from recurrent_attention.inference.checks import (
+    check_finite,
+    check_picture,
+    given_by_picture,
+    is_one,
+)
 from recurrent_attention.inference.gradients import StreamMaps, explain_views
 from recurrent_attention.inference.inputs import Picture, StreamInputs, stream_inputs
 from recurrent_attention.inference.target_class import Target, class_indices
@@ -172,17 +177,19 @@ def _explain_batch(
     places = [f"[{index}]" for index in range(len(images))]
     for image, place in zip(images, places, strict=True):
         check_picture(image, place, in_chans=model.global_backbone.in_chans)
-    if isinstance(patches, Tensor) and patches.ndim == 4:  # one of each image
-        patches = patches[:, None]
-    parameter = next(model.parameters())
-    ready = images.to(parameter)
-    where = _stacked(given_by_picture(boxes, None, places))
-    what = _stacked(given_by_picture(None, patches, places))
+    ready = images.to(next(model.parameters()))
+    if not isinstance(boxes, Tensor):
+        boxes = _stacked(given_by_picture(boxes, None, places))
+    if not isinstance(patches, Tensor):
+        patches = _stacked(given_by_picture(None, patches, places))
+    for name, given in (("boxes", boxes), ("patches", patches)):
+        if given is not None:
+            check_finite(given, f"`{name}`")
     return explain_views(
         model,
         ready,
-        None if what is None else what.to(parameter),
-        boxes=None if where is None else where.to(ready),
+        None if patches is None else patches.to(ready),
+        boxes=None if boxes is None else boxes.to(ready),
         target=target,
     )
 
