@@ -1,5 +1,6 @@
 """The arguments of a model: their defaults and checks, written once, as config.json keeps them."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -69,6 +70,14 @@ class Settings:
                     f"Expected `{name}` to be a dictionary of arguments of timm.create_model, "
                     f"but got {value!r:.200}."
                 )
+            for argument in ("pretrained", "in_chans", "image_size", "final_pool"):
+                if value is not None and argument in value:
+                    hint = "Leave it out." if argument == "final_pool" else "Pass it by itself."
+                    raise TypeError(
+                        f"Expected `{name}` to hold arguments of timm.create_model alone, but got "
+                        f"{argument!r}, which the classifier sets. {hint}"
+                    )
+            setattr(self, name, copy.deepcopy(value))  # the caller may change it later
 
     def arguments_of(self, stream: Literal["global", "local"]) -> dict[str, Any]:
         """Return what `timm.create_model` gets for the backbone of a stream, beside its name."""

@@ -116,6 +116,7 @@ class TwoStreamLoss(nn.Module):
                 f"Expected `targets` to be integers of 64 bits, but got {targets.dtype}. Convert "
                 "them: targets.long()."
             )
+        targets = targets if soft else targets.long()
         if targets.device.type == "cpu" and not soft and not torch.compiler.is_compiling():
             _check_classes(targets, classes)
         if self.weight is not None and len(self.weight) != classes:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.autograd import forward_ad
+from torch.nn.utils import parametrizations, prune
 
 from recurrent_attention import RecurrentRefinedAttention
 
@@ -236,6 +237,26 @@ def test_transforms_of_functions_work_in_float32(training):
 def dual(function, features, tangents):
     with forward_ad.dual_level():
         return forward_ad.unpack_dual(function(forward_ad.make_dual(features, tangents))).tangent
+
+
+@pytest.mark.parametrize("name", ["weight_ih", "weight_hh", "bias_ih", "bias_hh"])
+@pytest.mark.parametrize("change", ["pruned", "normalised"])
+def test_both_ways_take_the_weights_of_a_changed_cell(name, change):
+    torch.manual_seed(0)
+    attention = RecurrentRefinedAttention(6, 8, num_steps=3).eval()
+    for cell in attention.cells:
+        nn.init.normal_(getattr(cell, name))
+        if change == "pruned":
+            prune.l1_unstructured(cell, name, 0.5)
+        elif name.startswith("weight"):
+            parametrizations.weight_norm(cell, name)
+    features = torch.randn(5, 6)
+    with torch.no_grad():
+        together, single = attention(features), [attention(row[None]) for row in features]
+    torch.testing.assert_close(together.states, torch.cat([one.states for one in single]))
+    lstm = attention.to_lstm()
+    repeated = features[:, None].expand(-1, 3, -1)
+    torch.testing.assert_close(lstm(repeated)[0], together.states)
 
 
 def test_input_and_random_state_are_left_alone():

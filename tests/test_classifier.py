@@ -1,5 +1,6 @@
 """TwoStreamClassifier: how the streams are put together, saved, loaded, and what they refuse."""
 
+import copy
 import inspect
 import json
 import math
@@ -399,6 +400,49 @@ def test_bad_arguments(kwargs, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        (
+            {"in_chans": 1},
+            "Expected `backbone_kwargs` to hold arguments of timm.create_model alone, but got "
+            "'in_chans', which the classifier sets. Pass it by itself.",
+        ),
+        (
+            {"final_pool": False},
+            "Expected `backbone_kwargs` to hold arguments of timm.create_model alone, but got "
+            "'final_pool', which the classifier sets. Leave it out.",
+        ),
+        (
+            {"features_only": True},
+            "Expected no 'features_only': the backbone is the model without its classifier, up to "
+            "the map that this pools. Leave it out.",
+        ),
+        (
+            {"num_classes": 3},
+            "Expected no 'num_classes': the backbone is the model without its classifier, up to "
+            "the map that this pools. Leave it out.",
+        ),
+    ],
+)
+def test_arguments_of_a_backbone_that_it_cannot_have(kwargs, message):
+    with pytest.raises(TypeError) as caught:
+        make(backbone_kwargs=kwargs)
+    assert str(caught.value) == message
+
+
+def test_arguments_of_a_backbone_are_the_models_own(tmp_path):
+    given = {"drop_path_rate": 0.0, "pretrained_cfg_overlay": {"mean": [0.5, 0.5, 0.5]}}
+    model = make(backbone_kwargs=given)
+    before = copy.deepcopy(model.config)
+    given["output_stride"] = 16
+    given["pretrained_cfg_overlay"]["mean"][0] = 0.1
+    assert model.config == before
+    model.save_pretrained(tmp_path)
+    again = TwoStreamClassifier.from_pretrained(tmp_path)
+    assert again.global_backbone.map_size == model.global_backbone.map_size
+
+
 def test_unknown_backbone_offers_near_matches():
     with pytest.raises(ValueError, match="'resnet5'.*Did you mean 'resnet5"):
         TwoStreamClassifier("resnet5")
@@ -494,6 +538,15 @@ def test_soft_targets_and_class_weights_equal_plain_loops(soft, weight, smoothin
         found = [plain_entropy(*row, weight or [1.0] * 3, smoothing) for row in some]
         means.append(sum(loss for loss, _ in found) / sum(count for _, count in found))
     assert loss_of(output, targets).item() == pytest.approx(means[0] + 0.5 * means[1], abs=1e-10)
+
+
+def test_targets_of_eight_bits_count_as_those_of_sixty_four():
+    torch.manual_seed(0)
+    logits = torch.randn(2, 3)
+    output = TwoStreamOutput(logits, logits, logits, logits[:, None, None], torch.ones(2, 1, 1))
+    loss_of = TwoStreamLoss(label_smoothing=0.1, weight=[1.0, 2.0, 3.0])
+    targets = torch.tensor([2, 0])
+    assert loss_of(output, targets.to(torch.uint8)) == loss_of(output, targets)
 
 
 def test_class_weights_move_with_the_loss_and_fit_the_classes():

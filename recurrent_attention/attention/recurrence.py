@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+WEIGHTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")  # in the order of torch.lstm
 FEW = 2  # samples for which the cells are faster in inference; benchmarks/speed.py, section head
 
 
@@ -30,9 +31,9 @@ def recurrent_states(
     Returns:
         (b t d) output of the top layer at each step.
     """
-    weights: list[Tensor] = []  # in the order of torch.lstm
+    weights: list[Tensor] = []
     for cell in cells:
-        weights += cell.parameters()
+        weights += (getattr(cell, name) for name in WEIGHTS)
     states: Tensor
     if _one_call_is_better(weights, inputs, training=training):
         start = inputs.new_zeros(len(cells), inputs.shape[0], cells[0].hidden_size)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from recurrent_attention._arguments import whole_number
 from recurrent_attention.attention.checks import check_features
-from recurrent_attention.attention.recurrence import recurrent_states
+from recurrent_attention.attention.recurrence import WEIGHTS, recurrent_states
 
 CHANNELS_AT = {4: 1, 2: 1, 3: 2}  # by the number of axes
 INPUT_GAIN = 2.0  # of the initial input weights; 1 and 4 learned more slowly, on one seed
@@ -169,14 +169,14 @@ class RecurrentRefinedAttention(nn.Module):
             self.hidden_size,
             len(self.cells),
             batch_first=True,
-            device=weight.device,
+            device="meta",  # nothing is drawn
             dtype=weight.dtype,
-        )
+        ).to_empty(device=weight.device)
         lstm.load_state_dict(
             {
-                f"{name}_l{layer}": parameter
+                f"{name}_l{layer}": getattr(cell, name)
                 for layer, cell in enumerate(self.cells)
-                for name, parameter in cell.named_parameters()
+                for name in WEIGHTS
             }
         )
         return lstm.train(self.training)

@@ -22,9 +22,10 @@ from recurrent_attention.cli.options import (
     precision_option_of,
     quiet_option,
 )
-from recurrent_attention.data import Pictures, check_pictures, pictures_under, write_boxes
+from recurrent_attention.data import Pictures, check_pictures, write_boxes
+from recurrent_attention.data.listing import files_under
 from recurrent_attention.export import OnnxClassifier
-from recurrent_attention.images.reading import open_picture
+from recurrent_attention.images.reading import open_picture, picture_suffixes
 from recurrent_attention.images.views import mode_of
 from recurrent_attention.inference.many import FileAnswer, predict_files
 from recurrent_attention.inference.target_class import class_indices
@@ -35,10 +36,20 @@ pictures_argument = click.argument(
 
 
 def files_of(given: tuple[Path, ...]) -> list[Path]:
-    """Return the picture files among files and folders, at any depth, in the order given."""
+    """Return the picture files among files and folders, at any depth, in the order given.
+
+    What is called like a picture and is none, such as a link to nothing, is among them.
+    """
     files: list[Path] = []
     for path in given:
-        files += pictures_under(path) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            pictures, others = files_under(path)
+            broken = [file for file, _ in others if file.suffix.lower() in picture_suffixes()]
+            found = sorted([*pictures, *broken], key=lambda file: file.parts)
+            if not found and len(given) > 1:
+                click.echo(f"No pictures in {printable(path)}.", err=True)
+        files += found
     if not files:
         names = ", ".join(map(printable, given))
         raise FileNotFoundError(f"Expected pictures in {names}, but found none.")

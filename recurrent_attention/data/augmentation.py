@@ -1,9 +1,11 @@
 """Random crops, and transforms of the user's, on a picture and its boxes together."""
 
+import random
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
@@ -64,12 +66,16 @@ def takes_boxes(augment: Augment, channels: int) -> bool:
         TypeError: if it takes neither, or returns something else.
     """
     small, large = TRIED_SIDES
+    before = random.getstate(), np.random.get_state()  # noqa: NPY002  # transforms draw from these
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         try:
             return all(_takes_boxes_of(augment, channels, small) for _ in range(TRIALS))
         except ValueError:
             return _takes_boxes_of(augment, channels, large)
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])  # noqa: NPY002
 
 
 def _takes_boxes_of(augment: Augment, channels: int, side: int) -> bool:

@@ -7,12 +7,14 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from recurrent_attention._errors import printable
+from recurrent_attention._errors import first_line, printable
 from recurrent_attention._files import kind_of
 from recurrent_attention._workers import leave_signals
 from recurrent_attention.images.levels import RangeWarning
@@ -99,6 +101,53 @@ def decode(path: Path) -> Decoded:
     return found
 
 
+class _Faults(Dataset[str]):
+    """What is wrong with each picture of a data set; empty where nothing is."""
+
+    def __init__(self, pictures: Any) -> None:
+        self.pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> str:
+        try:
+            self.pictures.pixels(index)
+        except Exception as error:  # of whoever wrote the items, or the loader
+            return first_line(error)
+        return ""
+
+
+def faults_of_all(pictures: Any, *, num_workers: int, progress: bool) -> list[str]:
+    """Open pictures as their data set does, also where they are no files.
+
+    Args:
+        pictures: `Pictures`.
+        num_workers: processes that open; 0 is this one.
+        progress: show a bar.
+
+    Returns:
+        For each what is wrong with it; empty where nothing is.
+
+    Raises:
+        ValueError: if `num_workers` is negative.
+    """
+    _check_workers(num_workers)
+    loader: DataLoader[str] = DataLoader(
+        _Faults(pictures),
+        batch_size=None,
+        num_workers=num_workers,
+        generator=torch.Generator(),  # the caller's random state stays
+        worker_init_fn=leave_signals,
+    )
+    return list(tqdm(loader, desc="read pictures", unit="picture", disable=not progress))
+
+
+def _check_workers(num_workers: int) -> None:
+    if num_workers < 0:
+        raise ValueError(f"Expected `num_workers` to be at least 0, but got {num_workers}.")
+
+
 def decode_all(
     paths: Iterable[Path], total: int, *, num_workers: int, progress: bool, description: str
 ) -> Generator[Decoded]:
@@ -118,8 +167,7 @@ def decode_all(
         ValueError: if `num_workers` is negative.
         RuntimeError: if a worker is ended from outside, as by a system without memory.
     """
-    if num_workers < 0:
-        raise ValueError(f"Expected `num_workers` to be at least 0, but got {num_workers}.")
+    _check_workers(num_workers)
     with tqdm(total=total, desc=description, unit="picture", disable=not progress) as bar:
         for found in map(decode, paths) if num_workers == 0 else _in_processes(paths, num_workers):
             bar.update()

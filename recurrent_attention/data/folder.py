@@ -137,6 +137,16 @@ def parts_of(root: Path) -> list[str]:
     return sorted((p.name for p in parts), key=lambda name: SPLITS.index(name.lower()))
 
 
+def others_of(root: Path) -> list[Path]:
+    """Return the folders beside the parts of a data set, which nobody reads, sorted."""
+    parts = parts_of(root)
+    return sorted(
+        entry
+        for entry in root.iterdir()
+        if entry.is_dir() and entry.name[0] != "." and entry.name not in {*LITTER, *parts}
+    )
+
+
 def _has_classes(folder: Path) -> bool:
     """Return whether a folder holds folders and no picture of its own."""
     visible = [entry for entry in folder.iterdir() if entry.name[0] != "."]

@@ -10,12 +10,9 @@ from typing import Any, Self
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 
-from recurrent_attention._errors import first_line, listed, printable
-from recurrent_attention._workers import leave_signals
-from recurrent_attention.data.decoding import BadPicture
+from recurrent_attention._errors import listed, printable
+from recurrent_attention.data.decoding import BadPicture, faults_of_all
 from recurrent_attention.data.pictures import Opened, Pictures
 from recurrent_attention.data.sources import find_source, part_of
 from recurrent_attention.images.reading import Mode, open_picture, picture_size
@@ -164,17 +161,7 @@ class PictureItems(Pictures):
         Raises:
             ValueError: if `num_workers` is negative.
         """
-        if num_workers < 0:
-            raise ValueError(f"Expected `num_workers` to be at least 0, but got {num_workers}.")
-        loader: DataLoader[str] = DataLoader(
-            _Faults(self),
-            batch_size=None,
-            num_workers=num_workers,
-            generator=torch.Generator(),  # the caller's random state stays
-            worker_init_fn=leave_signals,
-        )
-        bar = tqdm(loader, desc="read pictures", unit="picture", disable=not progress)
-        faults = list(bar)
+        faults = faults_of_all(self, num_workers=num_workers, progress=progress)
         kept = [index for index, fault in enumerate(faults) if not fault]
         bad = [BadPicture(Path(n), f) for n, f in zip(self.names, faults, strict=True) if f]
         return self.subset(kept), bad
@@ -201,23 +188,6 @@ class PictureItems(Pictures):
             return array
         flat = array[..., 0] if array.shape[2:] == (1,) else array
         return open_picture(Image.fromarray(np.ascontiguousarray(flat)), mode=self.mode)
-
-
-class _Faults(Dataset[str]):
-    """What is wrong with each picture; empty where nothing is."""
-
-    def __init__(self, pictures: PictureItems) -> None:
-        self.pictures = pictures
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> str:
-        try:
-            self.pictures.pixels(index)
-        except Exception as error:  # of whoever wrote the items
-            return first_line(error)
-        return ""
 
 
 def _classes(rows: Sequence[Any], known: list[str] | None) -> tuple[list[Any], list[str]]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from recurrent_attention._arguments import one_of
 from recurrent_attention._errors import listed, printable
 from recurrent_attention.data.conversions import class_names_of, labels_of, name_of
-from recurrent_attention.data.decoding import BadPicture, decode_all
+from recurrent_attention.data.decoding import BadPicture, decode_all, faults_of_all
 from recurrent_attention.images.reading import Mode, open_picture, picture_size
 from recurrent_attention.images.views import mode_of, pixels_of
 
@@ -31,8 +32,9 @@ Opened = Image.Image | NDArray[np.uint8]
 class Pictures(Dataset[tuple[Opened, int]]):
     """Pictures by relative file name, each with a label.
 
-    `open` is the one door to their pixels: indexing, sizes, digests, views and checks go through
-    it. A data set whose pictures are no files, or are changed when they are opened, overrides it.
+    `open` is the one door to their pixels: indexing, sizes, digests, views and `readable` go
+    through it. A data set whose pictures are no files, or are changed when they are opened,
+    overrides it.
 
     Indexing returns `(picture, label)`; the picture is an RGB `PIL.Image`, also of grayscale files.
 
@@ -75,6 +77,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
         self.class_names = class_names_of(class_names)
         self.labels = labels_of(labels, self.names, len(self.class_names))
         self.mode = mode
+        one_of(mode, "mode", get_args(Mode))
         self.loader = loader
         self._sizes: dict[str, tuple[int, int]] = {}  # of what has no header to read them from
         if len(set(self.names)) != len(self.names):
@@ -154,7 +157,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
 
         A file's header says it; what `open` was overridden for, or a loader, has to be opened.
         """
-        if self._is_plain:
+        if self.is_plain:
             return picture_size(self.path(index))
         name = self.names[index]
         if name not in self._sizes:
@@ -164,7 +167,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
 
     def content(self, index: int) -> str:
         """Return a digest of picture number `index`: of its file, or of its pixels without one."""
-        if self._is_plain:
+        if self.is_plain:
             return hashlib.sha256(self.path(index).read_bytes()).hexdigest()
         pixels = self.pixels(index)
         digest = hashlib.sha256(repr(tuple(pixels.shape)).encode())
@@ -172,7 +175,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
         return digest.hexdigest()
 
     @property
-    def _is_plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether what is opened is what the file holds."""
         return self.loader is None and type(self).open is Pictures.open
 
@@ -194,7 +197,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
         Raises:
             ValueError: if there is neither.
         """
-        if in_chans not in (1, 3, 4) and not self._is_plain:
+        if in_chans not in (1, 3, 4) and not self.is_plain:
             return self
         return self.in_mode(mode_of(in_chans))
 
@@ -233,6 +236,11 @@ class Pictures(Dataset[tuple[Opened, int]]):
             ValueError: if `num_workers` is negative.
             RuntimeError: if a worker is ended from outside, as by a system without memory.
         """
+        if not self.is_plain:  # its own `open`, or a loader, reads what no file says
+            faults = faults_of_all(self, num_workers=num_workers, progress=progress)
+            kept = [index for index, fault in enumerate(faults) if not fault]
+            bad = [BadPicture(self.path(i), fault) for i, fault in enumerate(faults) if fault]
+            return self.subset(kept), bad
         decoded = decode_all(
             map(self.path, range(len(self))),
             len(self),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from recurrent_attention._arguments import side, whole_number
 from recurrent_attention._errors import printable
 from recurrent_attention.data.augmentation import (
     TRIES,
@@ -98,10 +99,10 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         std: Sequence[float] = IMAGENET_STD,
         interpolation: str = "bicubic",
     ) -> None:
-        if num_patches < 1:
-            raise ValueError(f"Expected `num_patches` to be at least 1, but got {num_patches}.")
+        image_size, patch_size = side(image_size, "image_size"), side(patch_size, "patch_size")
+        num_patches = whole_number(num_patches, "num_patches")
         resampling(interpolation)  # refuses what it does not know
-        if crop_scale is not None and not 0 < crop_scale[0] <= crop_scale[1] <= 1:
+        if crop_scale is not None and not _is_range(crop_scale):
             raise ValueError(
                 "Expected `crop_scale` to be (smallest, largest) share of the picture in (0, 1], "
                 f"but got {crop_scale}."
@@ -296,3 +297,10 @@ def _whole(size: tuple[int, int]) -> Tensor:
 
 def _sides(boxes: Tensor) -> list[float]:
     return (boxes[:, 2:] - boxes[:, :2]).flatten().tolist()
+
+
+def _is_range(crop_scale: Any) -> bool:
+    if not isinstance(crop_scale, Sequence) or len(crop_scale) != 2:
+        return False
+    smallest, largest = crop_scale
+    return all(isinstance(n, int | float) for n in crop_scale) and 0 < smallest <= largest <= 1

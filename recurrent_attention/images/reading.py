@@ -207,7 +207,8 @@ def _identify(file: IO[bytes]) -> Image.Image:
 def _decoded(picture: Image.Image, reduction: int, mode: Mode) -> Image.Image:
     """Decode a picture that was just opened and belongs to nobody else."""
     if reduction > 1:
-        picture.draft("RGB", (picture.width // reduction, picture.height // reduction))
+        smaller = max(1, picture.width // reduction), max(1, picture.height // reduction)
+        picture.draft("RGB", smaller)
     return _upright(picture, mode, copy=False)
 
 

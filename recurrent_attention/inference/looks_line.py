@@ -50,7 +50,7 @@ def answers_after(
         target: class in [0, k).
         temperatures: of the model.
     """
-    after = torch.cat([global_logits[None], prefix_logits]).double()
+    after = torch.cat([global_logits[None], prefix_logits]).cpu().double()
     odds = probabilities_after(after, temperatures)
     highest, best = odds.max(1)
     sure = (highest >= SURE).nonzero().flatten().tolist()

@@ -72,7 +72,7 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
         ]
         mix = torch.randn((PROBE_IMAGES, middle.shape[1], 1, 1), generator=generator)
         (gradient,) = torch.autograd.grad((middle * mix.to(middle)).sum(), images)
-    energy = gradient.double().square().sum((0, 1))
+    energy = gradient.cpu().double().square().sum((0, 1))  # not every device has float64
     if not bool(energy.sum() > 0):  # a NaN compares false
         raise ValueError(
             "Expected the map of `backbone` to depend on the image and to be finite, but its "

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from recurrent_attention._errors import listed, printable
 from recurrent_attention.data import PictureFolder, Pictures
 from recurrent_attention.data.checking.layout import official_layout, words_for
-from recurrent_attention.data.folder import parts_of
+from recurrent_attention.data.folder import others_of, parts_of
 from recurrent_attention.images.reading import picture_suffixes
 
 VALIDATION_SHARE, TEST_SHARE = 0.15, 0.2  # of each class, where the folder has no such part
@@ -119,11 +119,12 @@ def splits_of_folder(folder: Path) -> tuple[str, dict[str, Callable[..., Picture
                 f"got {', '.join(map(printable, names))}. Put two of them together."
             )
         splits[split] = partial(PictureFolder, folder / name)
-    loose = [entry.name for entry in folder.iterdir() if entry.suffix.lower() in picture_suffixes()]
-    if loose:
+    loose = [entry for entry in folder.iterdir() if entry.suffix.lower() in picture_suffixes()]
+    left_out = sorted(entry.name for entry in {*loose, *others_of(folder)})
+    if left_out:
         warnings.warn(
-            f"Left out of {printable(folder)}: {len(loose)} pictures beside its folders "
-            f"({listed(sorted(loose))}).",
+            f"Left out of {printable(folder)}: {len(left_out)} beside {', '.join(names)} "
+            f"({listed(left_out)}).",
             stacklevel=3,
         )
     return words_for(names), splits

@@ -72,7 +72,7 @@ def _weight_of(targets: Tensor, loss_of: TwoStreamLoss) -> float:
     """Return what the loss of a batch was divided by, and counts for in the mean over batches."""
     if loss_of.weight is None or targets.is_floating_point():
         return float(len(targets))
-    return float(loss_of.weight[targets].double().sum())
+    return float(loss_of.weight[targets].cpu().double().sum())
 
 
 def show_scores(bar: Any, scores: Scores) -> None:

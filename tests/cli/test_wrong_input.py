@@ -185,6 +185,20 @@ def test_boxes_names_bad_pictures_and_keeps_the_others(places, tmp_path, workers
     assert some == {name: every[name] for name in ("auk/1.png", "emu/1.png", "owl/1.png")}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+@pytest.mark.parametrize("command", ["predict", "explain", "boxes"])
+def test_links_to_nothing_in_a_folder_are_named(places, tmp_path, command):
+    link = places["BIRDS"] / "emu" / "gone.jpg"
+    link.symlink_to(tmp_path / "nowhere.jpg")
+    more = {"boxes": ["--out", "b.json"], "explain": ["--out", "figures"]}.get(command, ["empty"])
+    found = run(command, places["MODEL"], places["BIRDS"], *more)
+    assert found.exit_code == 1
+    assert str(link) in found.output
+    assert "a link to nothing" in found.output
+    if command == "predict":
+        assert "No pictures in empty." in found.stderr
+
+
 def test_boxes_of_bad_pictures_alone_are_not_written(places, tmp_path):
     for path in places["BIRDS"].rglob("*.png"):
         path.write_bytes(b"")

@@ -1,9 +1,11 @@
 """A transform of the user's moves picture and boxes together, or acts on each view."""
 
 import os
+import random
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -203,6 +205,20 @@ def test_what_a_transform_takes_does_not_depend_on_chance(pictures):
         assert torch.equal(torch.get_rng_state(), state)
     assert takes_boxes(v2.RandomCrop(224), 3)  # larger than the picture it is first tried on
     assert takes_boxes(v2.RandomHorizontalFlip(), 1)
+
+
+def test_trying_a_transform_leaves_every_random_state(pictures):
+    def augment(picture, boxes):
+        random.random(), np.random.rand(), torch.rand(1)  # noqa: NPY002
+        return picture, boxes
+
+    def states():
+        numpys = np.random.get_state()[1].tolist()  # noqa: NPY002
+        return random.getstate(), numpys, torch.get_rng_state().tolist()
+
+    before = states()
+    data_of(pictures, augment)
+    assert states() == before
 
 
 def test_a_view_is_normalised_again():

@@ -17,11 +17,13 @@ from recurrent_attention.data import (
     PictureFolder,
     Pictures,
     TwoStreamDataset,
+    check_pictures,
     pictures_under,
     read_boxes,
     write_boxes,
 )
 from recurrent_attention.data.boxes import Boxes
+from recurrent_attention.images.reading import open_picture
 from recurrent_attention.images.views import cut_view, pixels_of
 
 SIZES = {"image_size": 32, "patch_size": 16}
@@ -52,6 +54,50 @@ class Turned(Pictures):
 
     def open(self, index, *, reduction=1):
         return super().open(index).transpose(Image.Transpose.ROTATE_90)
+
+
+def test_pictures_that_are_read_by_a_loader(tmp_path):
+    for number in range(3):
+        pixels = np.random.default_rng(number).random((20, 30), dtype=np.float32)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.tif")
+    (tmp_path / "1.tif").write_bytes(b"no picture")
+
+    def load(path):
+        return (255 * np.asarray(Image.open(path))).astype(np.uint8)
+
+    names = [f"{number}.tif" for number in range(3)]
+    pictures = Pictures(tmp_path, names, [0, 0, 0], ["a"], loader=load)
+    for workers in (0, 2):
+        kept, bad = pictures.readable(num_workers=workers, progress=False)
+        assert kept.names == ("0.tif", "2.tif")
+        assert [one.path for one in bad] == [tmp_path / "1.tif"]
+    with pytest.raises(ValueError) as caught:
+        check_pictures(pictures, progress=False)
+    assert str(caught.value) == (
+        "Expected `data` of files that `open_picture` reads, but these pictures have a `loader`, "
+        "or an `open` of their own. Their method `readable` finds those that cannot be read."
+    )
+
+
+def test_pictures_without_files_are_readable():
+    class Drawn(Pictures):
+        def open(self, index, *, reduction=1):
+            return noise(index)
+
+    drawn = Drawn(".", ["0", "1"], [0, 0], ["a"])
+    kept, bad = drawn.readable(progress=False)
+    assert (kept.names, bad) == (("0", "1"), [])
+
+
+def test_modes_that_there_are():
+    with pytest.raises(ValueError) as caught:
+        Pictures(".", ["0.png"], [0], ["a"], mode="gray")
+    assert str(caught.value) == "Expected `mode` to be one of L, RGB, RGBA, but got 'gray'."
+
+
+def test_a_fraction_of_a_small_jpeg(tmp_path):
+    noise(size=(6, 40)).save(tmp_path / "0.jpg")
+    assert open_picture(tmp_path / "0.jpg", reduction=8).size == (2, 10)
 
 
 def test_what_open_gives_is_what_everybody_sees(four):

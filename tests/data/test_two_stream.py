@@ -203,11 +203,22 @@ def test_bad_boxes_are_refused(pictures):
         ({"interpolation": "cubic"}, "^Expected `interpolation` to be one of nearest, bilinear"),
         ({"crop_scale": (0.0, 1.0)}, "^Expected `crop_scale` to be"),
         ({"crop_scale": (0.9, 0.5)}, "^Expected `crop_scale` to be"),
+        ({"crop_scale": 0.5}, "^Expected `crop_scale` to be"),
+        ({"image_size": 0}, "^Expected `image_size` to be at least 1, but got 0.$"),
+        ({"patch_size": (9, 8)}, "^Expected `patch_size` to be the side of a square"),
     ],
 )
 def test_bad_arguments(pictures, kwargs, message):
     with pytest.raises(ValueError, match=message):
         TwoStreamDataset(pictures, boxes_for(pictures), **kwargs)
+
+
+def test_sides_and_counts_of_every_kind(pictures):
+    data = TwoStreamDataset(pictures, boxes_for(pictures), image_size=(64, 64))
+    assert data[0].image.shape == (3, 64, 64)
+    for count in (1.0, "2"):
+        with pytest.raises(TypeError, match="^Expected `num_patches` to be a whole number"):
+            TwoStreamDataset(pictures, boxes_for(pictures), num_patches=count)
 
 
 def test_patches_drawn_at_random_stay_best_first(pictures):

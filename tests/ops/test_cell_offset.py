@@ -57,6 +57,20 @@ def test_other_channels_and_half_precision():
     assert measure_cell_offset(backbone, 160, in_chans=5) == -0.5
 
 
+def test_float64_is_asked_for_on_the_cpu_alone(monkeypatch):
+    """Apple's GPUs have none."""
+    moved = []
+    double, cpu = torch.Tensor.double, torch.Tensor.cpu
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: moved.append(found := cpu(self)) or found)
+
+    def from_cpu(self):
+        assert any(self is one for one in moved)
+        return double(self)
+
+    monkeypatch.setattr(torch.Tensor, "double", from_cpu)
+    assert abs(measure_cell_offset(nn.Conv2d(3, 8, 16, 16), 64)) < 0.01
+
+
 def test_nothing_changes():
     backbone = FeatureBackbone("test_resnet", image_size=64).train()
     backbone.model.layer1.eval()

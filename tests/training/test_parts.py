@@ -42,12 +42,13 @@ def test_folders_of_splits_have_the_classes_of_the_training(tmp_path, names):
     for name, count in zip(names, (4, 2, 3), strict=True):
         fill(tmp_path / name, auk=count, emu=count, owl=0)
     photo(0).save(tmp_path / "loose.png")
+    fill(tmp_path / "more", auk=1)
     with pytest.warns(UserWarning, match="^Left out of ") as caught:
         found = parts_of_folder(tmp_path)
     assert [len(part) for part in found.by_name().values()] == [8, 4, 6]
     assert {part.class_names for part in found.by_name().values()} == {("auk", "emu")}
     assert [str(one.message) for one in caught] == [
-        f"Left out of {tmp_path}: 1 pictures beside its folders (loose.png).",
+        f"Left out of {tmp_path}: 2 beside {', '.join(names)} (loose.png, more).",
         f"Left out of {tmp_path / names[0]}: 1 class without pictures (owl).",
     ]
 

@@ -10,10 +10,18 @@ from recurrent_attention.data import cub, dogs
 from recurrent_attention.data.checking.report import Kind, Problem
 from recurrent_attention.data.cub import CUB200
 from recurrent_attention.data.dogs import StanfordDogs
-from recurrent_attention.data.folder import Found, PictureFolder, find_pictures, parts_of
+from recurrent_attention.data.folder import (
+    Found,
+    PictureFolder,
+    find_pictures,
+    others_of,
+    parts_of,
+)
 from recurrent_attention.data.listing import LITTER
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.images.reading import picture_suffixes
+
+OTHER = "it is no train, val or test folder"
 
 
 class Layout(NamedTuple):
@@ -56,7 +64,8 @@ def find_layout(folder: Path) -> Layout:
         unread = [_others(part) for part in found.values()]
         ignored = [problem for part in unread for problem in part["ignored"]]
         faults = [problem for part in unread for problem in part["unreadable"]]
-        return Layout(words_for(parts), splits, [*_beside(folder), *ignored], faults)
+        beside = [*_beside(folder), *(Problem("ignored", (f,), OTHER) for f in others_of(folder))]
+        return Layout(words_for(parts), splits, [*beside, *ignored], faults)
     inside = find_pictures(folder)
     if not any(inside.by_class.values()):
         PictureFolder(folder)  # says that there are none

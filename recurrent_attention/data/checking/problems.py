@@ -111,7 +111,7 @@ def check_pictures(
     Raises:
         FileNotFoundError: if there is no such folder, or no pictures in it.
         ValueError: if the lists of an official layout are damaged, the parts have different
-            classes, or `num_workers` is negative.
+            classes, the pictures are opened by a `loader`, or `num_workers` is negative.
         TypeError: if `data` is neither a folder nor Pictures.
         RuntimeError: if a worker is ended from outside, as by a system without memory.
 
@@ -126,6 +126,13 @@ def check_pictures(
         (False, ['duplicate across splits'])
     """
     layout = _layout(data)
+    for pictures in layout.splits.values():
+        if not pictures.is_plain and type(pictures).path is Pictures.path:  # else that says it
+            raise ValueError(
+                "Expected `data` of files that `open_picture` reads, but these pictures have a "
+                "`loader`, or an `open` of their own. Their method `readable` finds those that "
+                "cannot be read."
+            )
     names = {pictures.class_names for pictures in layout.splits.values()}
     if len(names) != 1:
         raise ValueError(
