@@ -236,12 +236,7 @@ class FeatureBackbone(nn.Module):
             features = self.model.forward_intermediates(images, **LAST_INTERMEDIATE)
         else:
             features = self.model.forward_features(images)
-        # Cells are rounded up: a model that accepts a size which is no multiple pads it.
-        height, width = (
-            -(-side * count // self.image_size)
-            for side, count in zip(images.shape[2:], self._layout.grid, strict=True)
-        )
-        feature_map = to_map(features, self._layout.pattern, height, width)
+        feature_map = to_map(features, self._layout, images.shape[2:], self.image_size)
         if isinstance(self.norm, nn.Identity):
             return feature_map
         if self._norm_takes_maps:

@@ -1,5 +1,6 @@
 """Where a timm model keeps its feature map, and what its own head does to it first."""
 
+from collections.abc import Sequence
 from math import isqrt
 from typing import Any, Literal, NamedTuple
 
@@ -91,14 +92,38 @@ def _ends_with_class_tokens(model: Any, features: Any, images: Tensor) -> bool:
     return layers_of_map < layers or _last(features).shape[1] < _last(intermediates)[0, 0].numel()
 
 
-def to_map(features: Any, pattern: str, height: int, width: int) -> Tensor:
-    """Bring what the model returned to (b c h w); tokens onto a grid of `height` x `width`."""
+def to_map(features: Any, layout: Layout, sides: Sequence[int], built_for: int) -> Tensor:
+    """Bring what a model returned for images of some sides to (b c h w).
+
+    Args:
+        features: as `layout` says.
+        layout: as it is at the side for which the model was built.
+        sides: height and width of the images.
+        built_for: that side.
+    """
     tensor = _last(features)
     if tensor.ndim == 4:
-        return rearrange(tensor, pattern)
-    if pattern == TOKENS:
+        return rearrange(tensor, layout.pattern)
+    tokens = tensor.shape[1 if layout.pattern == TOKENS else 2]
+    height, width = _grid_of(tokens, layout.grid, sides, built_for)
+    if layout.pattern == TOKENS:
         tensor = tensor[:, -height * width :]  # the class token and its like come first
-    return rearrange(tensor, pattern, h=height, w=width)
+    return rearrange(tensor, layout.pattern, h=height, w=width)
+
+
+def _grid_of(
+    tokens: int, grid: tuple[int, int], sides: Sequence[int], built_for: int
+) -> tuple[int, int]:
+    """Return (h, w) of the tokens. Cells are rounded up: a model may pad what is no multiple."""
+    height, width = (-(-side * n // built_for) for side, n in zip(sides, grid, strict=True))
+    if not any(built_for % n for n in grid) or height * width <= tokens:
+        return height, width
+    # Padded at that side, too, so a cell may be wider than the side over the cells: try widths.
+    for cell in range(built_for // max(grid) + 1, built_for):
+        height, width = (-(-side // cell) for side in sides)
+        if height * width <= tokens:
+            break
+    return height, width
 
 
 def head_norm(model: Any, features: Any, layout: Layout) -> tuple[str, bool]:

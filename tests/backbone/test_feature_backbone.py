@@ -437,6 +437,20 @@ def test_dynamic_img_size_takes_any_size():
     torch.testing.assert_close(backbone(images), expected)
 
 
+@pytest.mark.parametrize("side", [100, 200, 90, 160])
+def test_a_padded_picture_has_the_grid_of_its_patches(side):
+    """At 100 pixels 7 cells of 16 are needed, at 200 not 14 but 13."""
+    padding = {"dynamic_img_size": True, "dynamic_img_pad": True}
+    backbone = FeatureBackbone("test_vit", image_size=100, **padding).eval()
+    images = torch.randn(1, 3, side, side - 20)
+    cells = (-(-side // 16), -(-(side - 20) // 16))
+    with torch.no_grad():
+        tokens = backbone.model.forward_features(images)[:, 1:]
+        found = backbone(images)
+    assert found.shape[2:] == cells
+    torch.testing.assert_close(found.flatten(2).transpose(1, 2), backbone.norm(tokens))
+
+
 def test_in_chans_and_data_config():
     backbone = FeatureBackbone("test_vit", image_size=SIZE, in_chans=1)
     assert backbone(torch.randn(2, 1, SIZE, SIZE)).shape == (2, 64, 4, 4)
