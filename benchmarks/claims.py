@@ -150,7 +150,7 @@ CLAIMS: tuple[Quick | Slow, ...] = (
     Slow("README.md", "A picture of 256 pixels alone reaches 78.6 %", TUNED, "2026-11-29", CPU),
     Slow("README.md", "ten looks reach 81.1 ± 0.2 % (2.5 ± 0.7 more", TUNED, "2026-11-29", CPU),
     Slow("README.md", "81.3 % if they stop when sure, at 1.1 GMACs", TUNED, "2026-11-29", CPU),
-    Slow("README.md", "Mirrored pictures reach 79.3 % (0.8), ten crops 80.1 % (3.9)", TUNED,
+    Slow("README.md", "Mirrored pictures have 79.3 % (0.8), ten crops 80.1 % (3.9)", TUNED,
          "2026-11-29", CPU),
     Quick("README.md", "ten looks lead ten crops by 2.4 ± 0.6", 2.42,
           lambda: lead_on_lite0("ten-crop"), 0.05),

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from recurrent_attention._files import whole_file
+from recurrent_attention.training.ablation import results_of
 from recurrent_attention.training.ablation_rows import rows_of
 from recurrent_attention.training.ablation_table import Row, as_markdown
 from recurrent_attention.training.variants import VARIANTS, Variant
@@ -30,9 +31,7 @@ def finished_runs(folder: Path) -> Iterator[tuple[str, str, Kept]]:
     for variant in VARIANTS.values():
         for run in sorted((folder / (variant.trained_as or variant.name)).glob("seed-*")):
             if all((run / file).is_file() for file in variant.files):
-                found: Kept = {}
-                for file in variant.files:
-                    found |= json.loads((run / file).read_text(encoding="utf-8"))
+                found = results_of(variant, run)
                 read = ("labels", "global", variant.reads)
                 kept = {name: found[name] for name in (*NUMBERS, *read) if name in found}
                 yield variant.name, run.name.removeprefix("seed-"), kept

@@ -8,7 +8,7 @@ import time
 
 import torch
 from pages import table
-from timing import last_line_of
+from timing import last_line_of, share_in_system
 
 from recurrent_attention import TwoStreamClassifier, TwoStreamLoss
 
@@ -37,9 +37,8 @@ def one_run(backbone: str) -> tuple[float, float, float]:
             before = resource.getrusage(resource.RUSAGE_SELF)
         if number > 1:
             seconds.append(time.perf_counter() - started)
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    system, user = (getattr(after, n) - getattr(before, n) for n in ("ru_stime", "ru_utime"))
-    return statistics.median(seconds), system / (system + user), after.ru_maxrss / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    return statistics.median(seconds), share_in_system(before), peak
 
 
 def measure(rounds: int) -> str:

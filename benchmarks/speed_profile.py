@@ -11,7 +11,7 @@ import torch
 from pages import table
 from speed_kept import KEPT
 from speed_network import BATCH, cases, matrix_peak
-from timing import last_line_of
+from timing import last_line_of, share_in_system
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -49,15 +49,14 @@ def one_run(precision: str) -> dict[str, Any]:
     for _ in range(STEPS):
         step()
     seconds = (time.perf_counter() - started) / STEPS
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    system, user = (getattr(after, n) - getattr(before, n) for n in ("ru_stime", "ru_utime"))
+    system = share_in_system(before)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         step()
     times: Counter[str] = Counter()
     for event in profiled.key_averages():
         times[part_of(event.key)] += event.self_cpu_time_total / 1e6
     return {
-        "seconds": seconds, "system": system / (system + user), "times": times,
+        "seconds": seconds, "system": system, "times": times,
         "operations": operations,
     }  # fmt: skip
 

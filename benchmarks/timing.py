@@ -1,6 +1,7 @@
 """Measuring side by side: times in rounds, peak memory in a process of its own."""
 
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -51,6 +52,13 @@ def peak_of(run: Run) -> float:
     before = status("VmRSS")
     run()
     return status("VmHWM") - before
+
+
+def share_in_system(before: resource.struct_rusage) -> float:
+    """Of this process's time on processors since `before`, the share inside the system."""
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    system, user = (getattr(after, n) - getattr(before, n) for n in ("ru_stime", "ru_utime"))
+    return system / (system + user)
 
 
 def last_line_of(script: str | Path, *arguments: str, **environment: str) -> str:

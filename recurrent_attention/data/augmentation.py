@@ -51,6 +51,22 @@ def random_region(
     return torch.tensor([0.0, 0.0, *size]), boxes
 
 
+def check_crop_scale(crop_scale: Any) -> None:
+    """Refuse what is neither None nor (smallest, largest) share of a picture."""
+    if crop_scale is None:
+        return
+    pair = isinstance(crop_scale, Sequence) and len(crop_scale) == 2
+    if not (
+        pair
+        and all(isinstance(share, int | float) for share in crop_scale)
+        and 0 < crop_scale[0] <= crop_scale[1] <= 1
+    ):
+        raise ValueError(
+            "Expected `crop_scale` to be (smallest, largest) share of the picture in (0, 1], "
+            f"but got {crop_scale}."
+        )
+
+
 def takes_boxes(augment: Augment, channels: int) -> bool:
     """Try a transform on a small picture with a box, and refuse what cannot be used.
 

@@ -137,9 +137,8 @@ def parts_of(root: Path) -> list[str]:
     return sorted((p.name for p in parts), key=lambda name: SPLITS.index(name.lower()))
 
 
-def others_of(root: Path) -> list[Path]:
-    """Return the folders beside the parts of a data set, which nobody reads, sorted."""
-    parts = parts_of(root)
+def others_of(root: Path, parts: Sequence[str]) -> list[Path]:
+    """Return the folders beside those that `parts_of` found, which nobody reads, sorted."""
     return sorted(
         entry
         for entry in root.iterdir()

@@ -5,14 +5,13 @@ import io
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
 from recurrent_attention._errors import listed, printable
-from recurrent_attention.data.decoding import BadPicture, faults_of_all
 from recurrent_attention.data.pictures import Opened, Pictures
 from recurrent_attention.data.sources import find_source, part_of
 from recurrent_attention.images.reading import Mode, open_picture, picture_size
@@ -145,26 +144,9 @@ class PictureItems(Pictures):
             return hashlib.sha256(found).hexdigest()
         return super().content(index)
 
-    def readable(
-        self, *, num_workers: int = 0, progress: bool = True
-    ) -> tuple[Self, list[BadPicture]]:
-        """Keep the pictures that can be read, and name those that cannot, as in `Pictures`.
-
-        Args:
-            num_workers: processes that decode; 0 is this one.
-            progress: show a bar.
-
-        Returns:
-            A data set of the readable pictures, in the order of this one, and for each of the
-            others its name, in place of a path, and what is wrong with it.
-
-        Raises:
-            ValueError: if `num_workers` is negative.
-        """
-        faults = faults_of_all(self, num_workers=num_workers, progress=progress)
-        kept = [index for index, fault in enumerate(faults) if not fault]
-        bad = [BadPicture(Path(n), f) for n, f in zip(self.names, faults, strict=True) if f]
-        return self.subset(kept), bad
+    def _called(self, index: int) -> Path:
+        """Return the name of picture number `index`, in place of a path."""
+        return Path(self.names[index])
 
     def _picture(self, index: int) -> Any:
         """Return the picture of an item as it is there; of a file in a table its bytes or path."""

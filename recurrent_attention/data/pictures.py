@@ -230,32 +230,31 @@ class Pictures(Dataset[tuple[Opened, int]]):
 
         Returns:
             A data set of the readable pictures, in the order of this one, and for each of the
-            others its path and what is wrong with it.
+            others its path (of `PictureItems` its name) and what is wrong with it.
 
         Raises:
             ValueError: if `num_workers` is negative.
             RuntimeError: if a worker is ended from outside, as by a system without memory.
         """
-        if not self.is_plain:  # its own `open`, or a loader, reads what no file says
+        if self.is_plain:
+            decoded = decode_all(
+                map(self.path, range(len(self))),
+                len(self),
+                num_workers=num_workers,
+                progress=progress,
+                description="read pictures",
+            )
+            with closing(decoded):  # its bar ends before anybody says why
+                faults = ["" if found.is_readable else found.reason for found in decoded]
+        else:  # its own `open`, or a loader, reads what no file says
             faults = faults_of_all(self, num_workers=num_workers, progress=progress)
-            kept = [index for index, fault in enumerate(faults) if not fault]
-            bad = [BadPicture(self.path(i), fault) for i, fault in enumerate(faults) if fault]
-            return self.subset(kept), bad
-        decoded = decode_all(
-            map(self.path, range(len(self))),
-            len(self),
-            num_workers=num_workers,
-            progress=progress,
-            description="read pictures",
-        )
-        kept, bad = [], []
-        with closing(decoded):  # its bar ends before anybody says why
-            for index, found in enumerate(decoded):
-                if found.is_readable:
-                    kept.append(index)
-                else:
-                    bad.append(BadPicture(self.path(index), found.reason))
+        kept = [index for index, fault in enumerate(faults) if not fault]
+        bad = [BadPicture(self._called(i), fault) for i, fault in enumerate(faults) if fault]
         return self.subset(kept), bad
+
+    def _called(self, index: int) -> Path:
+        """Return what a message calls picture number `index`."""
+        return self.path(index)
 
     def split(self, fraction: float, *, seed: int) -> tuple[Self, Self]:
         """Split off a validation set, with the same share of every class.

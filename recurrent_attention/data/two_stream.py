@@ -15,6 +15,7 @@ from recurrent_attention.data.augmentation import (
     Augment,
     augment_picture,
     augment_view,
+    check_crop_scale,
     random_region,
     takes_boxes,
 )
@@ -102,11 +103,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         image_size, patch_size = side(image_size, "image_size"), side(patch_size, "patch_size")
         num_patches = whole_number(num_patches, "num_patches")
         resampling(interpolation)  # refuses what it does not know
-        if crop_scale is not None and not _is_range(crop_scale):
-            raise ValueError(
-                "Expected `crop_scale` to be (smallest, largest) share of the picture in (0, 1], "
-                f"but got {crop_scale}."
-            )
+        check_crop_scale(crop_scale)
         require_pictures(pictures)
         if not isinstance(boxes, Mapping):
             raise TypeError(
@@ -297,10 +294,3 @@ def _whole(size: tuple[int, int]) -> Tensor:
 
 def _sides(boxes: Tensor) -> list[float]:
     return (boxes[:, 2:] - boxes[:, :2]).flatten().tolist()
-
-
-def _is_range(crop_scale: Any) -> bool:
-    if not isinstance(crop_scale, Sequence) or len(crop_scale) != 2:
-        return False
-    smallest, largest = crop_scale
-    return all(isinstance(n, int | float) for n in crop_scale) and 0 < smallest <= largest <= 1

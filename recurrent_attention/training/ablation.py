@@ -119,7 +119,7 @@ def ablate(
             averaged = variant.averaged
             if averaged is not None and not (run / f"{averaged}.json").is_file():
                 _average_views(parts, run, averaged, work)
-            results[name].append(_results_of(variant, run))
+            results[name].append(results_of(variant, run))
     chosen = [VARIANTS[name] for name in variants]
     rows = rows_of(chosen, results, settings, len(parts.train.class_names))
     if join_processes().is_main_process:
@@ -153,8 +153,8 @@ def _listed(pictures: Pictures) -> str:
     """Name pictures by their names, labels and the sizes of their files."""
     digest = hashlib.sha256(json.dumps(pictures.class_names).encode())
     for index, (name, label) in enumerate(zip(pictures.names, pictures.labels, strict=True)):
-        path = pictures.path(index)
-        size = path.stat().st_size if path.is_file() else 0  # a data set may have no files
+        # A data set with an `open` of its own may have no files.
+        size = pictures.path(index).stat().st_size if pictures.is_plain else 0
         digest.update(json.dumps([name, label, size]).encode())
     return f"{len(pictures)} pictures, {digest.hexdigest()[:16]}"
 
@@ -228,7 +228,7 @@ def _write(file: Path, found: dict[str, Any]) -> None:
     join_processes().wait_for_everyone()
 
 
-def _results_of(variant: Variant, run: Path) -> dict[str, Any]:
+def results_of(variant: Variant, run: Path) -> dict[str, Any]:
     """Read what a run found, and which test pictures its answer is right for."""
     found: dict[str, Any] = {}
     for file in variant.files:

@@ -120,7 +120,7 @@ def splits_of_folder(folder: Path) -> tuple[str, dict[str, Callable[..., Picture
             )
         splits[split] = partial(PictureFolder, folder / name)
     loose = [entry for entry in folder.iterdir() if entry.suffix.lower() in picture_suffixes()]
-    left_out = sorted(entry.name for entry in {*loose, *others_of(folder)})
+    left_out = sorted(entry.name for entry in {*loose, *others_of(folder, names)})
     if left_out:
         warnings.warn(
             f"Left out of {printable(folder)}: {len(left_out)} beside {', '.join(names)} "

@@ -10,7 +10,7 @@ from helpers.models import make, photo
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.data import Pictures
+from recurrent_attention.data import PictureItems, Pictures
 from recurrent_attention.training import Recipe, ablate, ablation, proposals
 from recurrent_attention.training.ablation_table import lead_of
 from recurrent_attention.training.averaged_views import answers_over_views
@@ -166,6 +166,13 @@ def test_it_goes_on_where_it_was(found, birds, monkeypatch):
     again = run(birds, found.folder)
     assert calls == [found.folder / "paper" / "seed-1"]
     assert str(again) == before
+
+
+def test_pictures_without_files_have_a_name_as_well():
+    """What `ablate` compares a folder's runs by; items of a list have no path."""
+    items = PictureItems([(photo(seed), seed % 2) for seed in range(4)], class_names=["auk", "emu"])
+    assert ablation._listed(items) == ablation._listed(items)
+    assert ablation._listed(items) != ablation._listed(items.subset([1, 0, 2, 3]))
 
 
 def test_orders_of_boxes(tmp_path):

@@ -64,7 +64,10 @@ def find_layout(folder: Path) -> Layout:
         unread = [_others(part) for part in found.values()]
         ignored = [problem for part in unread for problem in part["ignored"]]
         faults = [problem for part in unread for problem in part["unreadable"]]
-        beside = [*_beside(folder), *(Problem("ignored", (f,), OTHER) for f in others_of(folder))]
+        beside = [
+            *_beside(folder),
+            *(Problem("ignored", (f,), OTHER) for f in others_of(folder, parts)),
+        ]
         return Layout(words_for(parts), splits, [*beside, *ignored], faults)
     inside = find_pictures(folder)
     if not any(inside.by_class.values()):
