@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from recurrent_attention.training.feature_store import FeatureStore, digest_of, 
 from recurrent_attention.training.features import frozen_features, whole_features
 from recurrent_attention.training.optimization import Schedule, build_optimizer
 from recurrent_attention.training.processes import Resources
-from recurrent_attention.training.reading import WholePictures, fill_store, look_of
+from recurrent_attention.training.reading import WholePictures, fill_store
 from recurrent_attention.training.views import views_of
 
 FOLDS = 5
@@ -71,8 +72,8 @@ class Study:
         )
         shown = WholePictures(self.model, self.pictures, side)
 
-        def keys_of(index: int) -> list[bytes]:
-            return [key_of(*look_of(shown, index), side)]
+        def keys_of(look: list[Any]) -> list[bytes]:
+            return [key_of(*look, side)]
 
         def see(views: Tensor) -> list[Tensor]:
             return [self.model.global_backbone(views).half()]

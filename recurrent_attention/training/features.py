@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from recurrent_attention.training.feature_store import (
 )
 from recurrent_attention.training.networks import in_dtype_of
 from recurrent_attention.training.processes import Resources, share_of_missing
-from recurrent_attention.training.reading import WholePictures, fill_store, look_of, read_each
+from recurrent_attention.training.reading import Looks, WholePictures, fill_store, read_each
 from recurrent_attention.training.views import Views
 
 PICTURES_PER_CHUNK = 32  # with 10 patches, mirrored too: 0.4 GB at 224
@@ -113,7 +113,8 @@ def frozen_features(
     for part in data.parts:
         if part.train:
             check_keepable(part.augment, part.crop_scale)
-    seen = _Seen(data, *_store(model, True, resources), *_store(model, False, resources))
+    looks = Looks(data.place, len(data), resources)
+    seen = _Seen(data, looks, *_store(model, True, resources), *_store(model, False, resources))
     rows, starts = seen.find(range(len(data)))
     stores = seen.global_store, seen.local_store
     features = FeatureDataset(data, *stores, torch.from_numpy(rows), torch.from_numpy(starts))
@@ -138,9 +139,8 @@ def whole_features(
     digest, store = _store(model, True, resources)
     shown = WholePictures(model, pictures, model.image_size)
 
-    def keys_of(index: int) -> list[bytes]:
-        look = [*look_of(shown, index), shown.side]
-        return [key_of(digest, *look, mirrored) for mirrored in (False, True)]
+    def keys_of(look: list[Any]) -> list[bytes]:
+        return [key_of(digest, *look, shown.side, mirrored) for mirrored in (False, True)]
 
     with eval_view(model) as view, torch.no_grad():
 
@@ -174,6 +174,7 @@ class _Seen:
     """Where the stores hold what the backbones saw in the pictures of a data set."""
 
     data: Views
+    looks: Looks
     global_digest: str
     global_store: FeatureStore
     local_digest: str
@@ -181,8 +182,8 @@ class _Seen:
 
     def keys(self, index: int) -> list[tuple[bytes, list[bytes]]]:
         """Return the keys of a picture and of its patches, for each of its variants."""
-        part, place = self.data.place(index)
-        look = look_of(part, place)
+        part, _ = self.data.place(index)
+        look = self.looks[index]
         boxes = self.data.boxes(index).tolist()
         return [
             (

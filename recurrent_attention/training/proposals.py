@@ -26,7 +26,7 @@ from recurrent_attention.training.processes import (
     own_accelerate_state,
     take_over_from_main,
 )
-from recurrent_attention.training.reading import WholePictures, fill_store, look_of
+from recurrent_attention.training.reading import WholePictures, fill_store
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.views import labels_for
 
@@ -187,8 +187,8 @@ def propose_boxes_for(
     side = model.proposal_size
     shown = WholePictures(model, pictures, side)
 
-    def keys_of(index: int) -> list[bytes]:
-        return [key_of(*look_of(shown, index), side, model.num_patches)]
+    def keys_of(look: list[Any]) -> list[bytes]:
+        return [key_of(*look, side, model.num_patches)]
 
     with eval_view(model) as view:  # once; `propose` would build one a picture
 

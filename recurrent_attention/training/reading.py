@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -15,7 +17,7 @@ from recurrent_attention.images.views import EDITION, cut_view, reduction_for
 from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.feature_store import KEY_BYTES, FeatureStore, Pending, tables_of
 from recurrent_attention.training.networks import in_dtype_of
-from recurrent_attention.training.processes import Resources, share_of_missing
+from recurrent_attention.training.processes import Resources, from_all, share_of_missing
 
 PICTURES_PER_PASS_CPU = 1
 PICTURES_PER_PASS = 16  # on other devices
@@ -47,13 +49,45 @@ def read_each(
             bar.update(1 if batch_size is None else len(samples[0]))
 
 
-def look_of(data: Any, index: int) -> list[Any]:
-    """Return what decides how a picture of `data` looks, for a key: all but the part and the size.
+class Looks:
+    """What decides how each picture looks, for keys: its content and size, and what prepares it.
 
-    `data` has `pictures` and their normalisation.
+    Several processes share the reading; each file is read once. What is kept are some 80 bytes a
+    picture.
+
+    Args:
+        place: returns what holds picture number `index` and prepares it, and its number there; the
+            former has `pictures`, `mean`, `std` and `interpolation`.
+        count: of the pictures.
+        resources: a bar is shown where the reading takes seconds.
     """
-    content, size = data.pictures.content(index), data.pictures.size(index)
-    return [content, size, data.mean, data.std, data.interpolation, EDITION]
+
+    def __init__(
+        self, place: Callable[[int], tuple[Any, int]], count: int, resources: Resources
+    ) -> None:
+        self._place = place
+        state = PartialState()
+        mine = range(state.process_index, count, state.num_processes)
+        contents, sizes = [], []
+        hidden = not resources.progress
+        for index in tqdm(mine, desc="files", unit="picture", delay=2, leave=False, disable=hidden):
+            data, number = place(index)
+            contents.append(data.pictures.content(number).encode())
+            sizes.append(data.pictures.size(number))
+        read = np.array(contents, np.bytes_), np.array(sizes, np.int64).reshape(-1, 2)
+        every = from_all(read)
+        self._contents = np.empty(count, np.result_type(*(contents for contents, _ in every)))
+        self._sizes = np.empty((count, 2), np.int64)
+        for process, (some, of_these) in enumerate(every):
+            self._contents[process :: state.num_processes] = some
+            self._sizes[process :: state.num_processes] = of_these
+
+    def __getitem__(self, index: int) -> list[Any]:
+        """Return all that decides how a picture looks but the part and the size of the view."""
+        data, _ = self._place(index)
+        content = bytes(self._contents[index]).decode()
+        size = self._sizes[index].tolist()
+        return [content, size, data.mean, data.std, data.interpolation, EDITION]
 
 
 class WholePictures(Dataset[tuple[int, Tensor]]):
@@ -76,7 +110,7 @@ class WholePictures(Dataset[tuple[int, Tensor]]):
 def fill_store(
     store: FeatureStore,
     shown: WholePictures,
-    keys_of: Callable[[int], Sequence[bytes]],
+    keys_of: Callable[[list[Any]], Sequence[bytes]],
     see: Callable[[Tensor], Sequence[Tensor]],
     model: TwoStreamClassifier,
     resources: Resources,
@@ -84,11 +118,13 @@ def fill_store(
 ) -> Tensor:
     """Compute what a store does not hold of whole pictures; several processes share the work.
 
-    Each picture has the same number m of keys. `see` gets views (b c side side) on the model's
+    `keys_of` returns the keys of a picture, of each the same number m, from what decides how it
+    looks (`Looks`). `see` gets views (b c side side) on the model's
     device and in its dtype, and returns for each of the keys the rows (b ...) that go under it.
     Return the positions (n m) of all rows.
     """
-    keys = tables_of(keys_of, range(len(shown.pictures)))  # once: each reads a whole file
+    looks = Looks(lambda index: (shown, index), len(shown.pictures), resources)
+    keys = tables_of(lambda index: keys_of(looks[index]), range(len(shown.pictures)))
 
     def find(keys: Any) -> Tensor:
         return store.find(keys.reshape(-1, KEY_BYTES)).view(keys.shape[:2])

@@ -14,7 +14,7 @@ import torch
 from kills import make_data
 
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.data import TwoStreamDataset
+from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.images.views import IMAGENET_MEAN, IMAGENET_STD
 from recurrent_attention.training import (
     Recipe,
@@ -26,6 +26,7 @@ from recurrent_attention.training import (
     loop,
     propose_boxes_for,
 )
+from recurrent_attention.training.processes import from_all
 
 QUIET = {"device": "cpu", "progress": False}
 LOOK = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bicubic"}
@@ -68,8 +69,13 @@ def run(folder: Path) -> None:
     )
     cache = folder / f"cache-{count}"
     model = make_model()
+    read: list[str] = []  # by this process, for the keys of its features
+    content = Pictures.content
+    Pictures.content = lambda *args: read.append(args[0].names[args[1]]) or content(*args)
     result = fit(model, *data, recipe=recipe, cache_dir=cache, **QUIET)
+    Pictures.content = content
     found["frozen"] = model.state_dict(), result.history
+    found["read"] = from_all(read)
 
     # 18 pictures in batches of 4: two processes fill the last ones up, and must not count that.
     pictures = data[0].pictures

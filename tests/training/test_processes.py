@@ -70,6 +70,14 @@ def test_processes_propose_the_same_boxes(found):
         torch.testing.assert_close(two["boxes"][name], boxes)
 
 
+def test_each_file_is_read_once_for_its_key_by_one_process(found):
+    _, one, two = found
+    ((*alone,),) = one["read"]
+    assert len(set(alone)) == len(alone) == 24
+    assert sorted(name for own in two["read"] for name in own) == sorted(alone)
+    assert [len(own) for own in two["read"]] == [12, 12]
+
+
 def test_there_is_one_run_folder(found):
     folder, _, _ = found
     lines = (folder / "run-2" / "metrics.jsonl").read_text().splitlines()

@@ -18,7 +18,7 @@ from recurrent_attention.data import (
 from recurrent_attention.images import open_picture
 from recurrent_attention.images.views import cut_view, pixels_of
 from recurrent_attention.ops.proposal import propose_boxes, propose_mixed_boxes
-from recurrent_attention.training import Recipe, fit_global_head, propose_boxes_for
+from recurrent_attention.training import Recipe, fit, fit_global_head, propose_boxes_for
 
 QUIET = {"device": "cpu", "progress": False}
 
@@ -55,9 +55,12 @@ def test_many_pictures_take_one_view_and_each_file_is_read_once_for_its_key(tmp_
     monkeypatch.setattr(_modes, "view_of", lambda one: views.append(one) or view_of(one))
     monkeypatch.setattr(Pictures, "content", lambda *a: contents.append(a) or content(*a))
     fit_global_head(model, pictures, recipe=Recipe(epochs=1, freeze=True), **QUIET)
-    propose_boxes_for(model, pictures, **QUIET)
+    boxes = propose_boxes_for(model, pictures, **QUIET)
     assert len(views) == 3  # for the features, for the epochs, for the boxes
     assert len(contents) == 2 * len(names)
+    data = TwoStreamDataset.for_model(model, pictures, boxes, train=True)
+    fit(model, data, recipe=Recipe.heads_only(epochs=1, batch_size=2), **QUIET)
+    assert len(contents) == 3 * len(names)
 
 
 def test_a_large_jpeg_is_decoded_in_part_where_the_view_is_small(tmp_path, monkeypatch):
