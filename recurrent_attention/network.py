@@ -27,18 +27,11 @@ from recurrent_attention.heads import (
     weigh_patches,
 )
 from recurrent_attention.ops._shapes import check_is_tensor, check_patches
-from recurrent_attention.ops.cell_offset import offset_of_backbone
+from recurrent_attention.ops.cell_offset import MeasuredOffsets
 from recurrent_attention.ops.crops import crop_patches
 from recurrent_attention.ops.proposal import propose_mixed_boxes, saliency
 
 CELLS_TO_PROPOSE = 14  # a side: boxes of MobileNetV2 at 448 were measured, from a head of 224
-
-
-class MeasuredOffsets:
-    """What was measured of a network's backbones, once: shared by the network and its views."""
-
-    of_global: float | None = None
-    of_local: float | None = None
 
 
 class TwoStreamNetwork(nn.Module, TimmCalls):
@@ -248,20 +241,14 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
     @property
     def cell_offset(self) -> float:
         """How far off the middle of its tile a cell of the global map looks, in tiles; measured."""
-        measured = self.measured_offsets
-        if measured.of_global is None:
-            measured.of_global = offset_of_backbone(self.global_backbone, self.image_size)
-        return measured.of_global
+        return self.measured_offsets.of(self.global_backbone, self.image_size)
 
     @property
     def local_cell_offset(self) -> float:
         """How far off the middle of its tile a cell of a patch's map looks, in tiles; measured."""
         if self.local_backbone.name == self.global_backbone.name:
             return self.cell_offset
-        measured = self.measured_offsets
-        if measured.of_local is None:
-            measured.of_local = offset_of_backbone(self.local_backbone, self.patch_size)
-        return measured.of_local
+        return self.measured_offsets.of(self.local_backbone, self.patch_size)
 
     @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
     def constant_cell_offset(self, identity: int) -> str:

@@ -76,8 +76,20 @@ def create_model(name: str, image_size: int, **kwargs: Any) -> nn.Module:
     Raises:
         ValueError: if timm does not know the model, `image_size` does not suit it, or a file lacks
             some of its weights.
+        TypeError: if an argument is of another type, or not for backbones.
     """
     _check_name(name)
+    if "img_size" in kwargs:
+        raise TypeError(
+            "Expected `image_size` as in all of this package, but got timm's `img_size`. Pass "
+            f"image_size={kwargs['img_size']!r:.200}."
+        )
+    for argument in ("features_only", "num_classes"):
+        if argument in kwargs:
+            raise TypeError(
+                f"Expected no {argument!r}: the backbone is the model without its classifier, up "
+                "to the map that this pools. Leave it out."
+            )
     file = kwargs.pop("checkpoint_path", None)
     if file:
         check_regular_file(file, "weights")
@@ -195,6 +207,10 @@ def blaming_size(name: str, image_size: int, *more_errors: type[Exception]) -> I
 
 def _check_name(name: str) -> None:
     """Refuse a name that timm does not know, and name near ones."""
+    if not isinstance(name, str):
+        raise TypeError(
+            f"Expected `name` to be the name of a timm model, but got {type(name).__name__}."
+        )
     if ":" in name:  # "hf-hub:" and "local-dir:" are looked up by timm
         return
     known, cutoff = timm.list_models(), 0.6  # difflib's own default

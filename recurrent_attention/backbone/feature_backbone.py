@@ -89,21 +89,6 @@ class FeatureBackbone(nn.Module):
         **create_model_kwargs: Any,
     ) -> None:
         super().__init__()
-        if not isinstance(name, str):
-            raise TypeError(
-                f"Expected `name` to be the name of a timm model, but got {type(name).__name__}."
-            )
-        if "img_size" in create_model_kwargs:
-            raise TypeError(
-                "Expected `image_size` as in all of this package, but got timm's `img_size`. Pass "
-                f"image_size={create_model_kwargs['img_size']!r:.200}."
-            )
-        for argument in ("features_only", "num_classes"):
-            if argument in create_model_kwargs:
-                raise TypeError(
-                    f"Expected no {argument!r}: the backbone is the model without its classifier, "
-                    "up to the map that this pools. Leave it out."
-                )
         image_size, in_chans = side(image_size, "image_size"), whole_number(in_chans, "in_chans")
         self.name = name
         self.image_size = image_size

@@ -2,8 +2,10 @@
 
 import operator
 import os
+import re
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -11,8 +13,26 @@ from torch import Tensor
 
 from recurrent_attention._errors import printable
 
+_OUT = re.compile(r"^$|^/|(^|/)\.\.(/|$)|\\|^[A-Za-z]:|\0")  # on Windows, too
 
-def name_of(name: Any) -> str:
+
+def names_of(names: Any, root: Path) -> tuple[str, ...]:
+    """Turn relative file names or paths into texts; refuse one listed twice, or out of `root`."""
+    found = tuple(map(_name_of, names))
+    if len(set(found)) != len(found):
+        twice = next(name for name, count in Counter(found).items() if count > 1)
+        raise ValueError(
+            f"Expected each picture to be listed once, but {printable(twice)} is listed twice."
+        )
+    for name in found:  # they may come from the text files of others
+        if _OUT.search(name):
+            raise ValueError(
+                f"Expected names of pictures below {printable(root)}, but got {name[:200]!r}."
+            )
+    return found
+
+
+def _name_of(name: Any) -> str:
     """Turn a relative file name or path into text with forward slashes."""
     if isinstance(name, str):
         return name

@@ -2,9 +2,7 @@
 
 import hashlib
 import os
-import re
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -19,12 +17,11 @@ from torch.utils.data import Dataset
 
 from recurrent_attention._arguments import one_of
 from recurrent_attention._errors import listed, printable
-from recurrent_attention.data.conversions import class_names_of, labels_of, name_of
+from recurrent_attention.data.conversions import class_names_of, labels_of, names_of
 from recurrent_attention.data.decoding import BadPicture, decode_all, faults_of_all
 from recurrent_attention.images.reading import Mode, open_picture, picture_size
 from recurrent_attention.images.views import mode_of, pixels_of
 
-_OUT = re.compile(r"^$|^/|(^|/)\.\.(/|$)|\\|^[A-Za-z]:|\0")  # on Windows, too
 Loader = Callable[[Path], Image.Image | NDArray[np.uint8]]
 Opened = Image.Image | NDArray[np.uint8]
 
@@ -73,24 +70,13 @@ class Pictures(Dataset[tuple[Opened, int]]):
         loader: Loader | None = None,
     ) -> None:
         self.root = Path(root)
-        self.names = tuple(map(name_of, names))
+        self.names = names_of(names, self.root)
         self.class_names = class_names_of(class_names)
         self.labels = labels_of(labels, self.names, len(self.class_names))
         self.mode = mode
         one_of(mode, "mode", get_args(Mode))
         self.loader = loader
         self._sizes: dict[str, tuple[int, int]] = {}  # of what has no header to read them from
-        if len(set(self.names)) != len(self.names):
-            twice = next(name for name, count in Counter(self.names).items() if count > 1)
-            raise ValueError(
-                f"Expected each picture to be listed once, but {printable(twice)} is listed twice."
-            )
-        for name in self.names:  # they may come from the text files of others
-            if _OUT.search(name):
-                raise ValueError(
-                    f"Expected names of pictures below {printable(self.root)}, but got "
-                    f"{name[:200]!r}."
-                )
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -133,9 +133,8 @@ def _load(path: Path) -> TwoStreamClassifier:
         settings = checked_config(dict(entries["config"]), path)
         heads = take_heads(proto)
         network = build_skeleton(TwoStreamClassifier, settings, heads, path)
-        network.measured_offsets.of_global = real_number(
-            entries["cell_offset"], "cell_offset", -1, 1
-        )
+        offset = real_number(entries["cell_offset"], "cell_offset", -1, 1)
+        network.measured_offsets.known[network.global_backbone.name] = offset
         _run_backbones(network, parts_of(proto))
         network.load_state_dict(heads, assign=True)
     except ArgumentError:

@@ -83,19 +83,32 @@ def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int =
     return max(-1, min(halves, 1)) / 2
 
 
-def offset_of_backbone(backbone: FeatureBackbone, size: int) -> float:
-    """Measure the same of a backbone, on images on which it can be seen where it takes these.
+class MeasuredOffsets:
+    """The offsets of backbones, measured once each: a network and its views share them.
 
-    Args:
-        backbone: to be measured.
-        size: side of the images that it is for, in pixels.
-
-    Returns:
-        The offset in tiles.
+    Attributes:
+        known: offsets in tiles, by name of the backbone.
     """
-    large = max(size, CELLS_TO_MEASURE * backbone.reduction)
-    side = size if backbone.fixed_size else large
-    return measure_cell_offset(backbone, side, in_chans=backbone.in_chans)
+
+    def __init__(self) -> None:
+        self.known: dict[str, float] = {}
+
+    def of(self, backbone: FeatureBackbone, size: int) -> float:
+        """Return the offset of a backbone, measured on images that are large enough to show it.
+
+        Args:
+            backbone: to be measured. If it takes no other size, it is measured at its own.
+            size: side of the images that it is for, in pixels.
+
+        Returns:
+            The offset in tiles.
+        """
+        if backbone.name not in self.known:
+            large = max(size, CELLS_TO_MEASURE * backbone.reduction)
+            side = size if backbone.fixed_size else large
+            found = measure_cell_offset(backbone, side, in_chans=backbone.in_chans)
+            self.known[backbone.name] = found
+        return self.known[backbone.name]
 
 
 def resample_cells(maps: Tensor, size: tuple[int, int], cell_offset: float = 0.0) -> Tensor:

@@ -133,7 +133,7 @@ def test_a_compiled_graph_is_not_used_for_a_model_whose_cells_look_elsewhere():
     found = []
     for offset in (-0.5, 0.5):
         model = classifier(num_patches=1)
-        model.measured_offsets.of_global = offset
+        model.measured_offsets.known[model.global_backbone.name] = offset
         channels, generator = model.global_backbone.out_channels, torch.Generator().manual_seed(0)
         feature_map = torch.randn(2, channels, 7, 7, generator=generator)
         compiled = torch.compile(TwoStreamNetwork.propose_on_map, fullgraph=True, backend="eager")
