@@ -128,6 +128,14 @@ def test_what_mkdocs_changes(monkeypatch):
     assert change("1 ± 2, p &lt; .1, a = b") == "1\u00a0±\u00a02, p\u00a0&lt;\u00a0.1, a = b"
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_lines_of_prose_have_at_most_100_characters(page):
+    """Tables, pictures, HTML and the quoted errors have lines of their own."""
+    prose = re.sub(r"^ *```.*?^ *```", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    lines = [line for line in prose.splitlines() if not re.match(r" *([|<!]|`.*`$)", line)]
+    assert [line for line in lines if len(line) > 100] == []
+
+
 def test_the_readme_is_short():
     lines = README.read_text("utf-8").splitlines()
     assert len(lines) <= 160
