@@ -86,6 +86,8 @@ def check_new_file(path: Path) -> None:
         OSError: if nothing can be written there.
     """
     kind = kind_of(path)
+    if _is_of_the_system(path):  # where a file was put in place of /dev/stdout, it stays
+        kind = "a device"
     if kind == "a folder":
         raise IsADirectoryError(f"Expected `path` to be a file, but {printable(path)} is a folder.")
     if kind not in ("a file", "a link to nothing", "nothing"):
@@ -100,6 +102,7 @@ def check_new_file(path: Path) -> None:
         raise NotADirectoryError(
             f"Expected `path` to be in an existing folder, but {where} is {kind}."
         )
+    path = _target_of(path)
     beside = _beside(path)
     try:
         with suppress(FileNotFoundError):
@@ -144,7 +147,7 @@ def whole_file(path: Path, *, kept: str = KEPT) -> Iterator[Path]:
     share a part: each has a random name, also in threads, and in containers that share a disk.
 
     Args:
-        path: of the file, which is replaced if it exists.
+        path: of the file, which is replaced if it exists; of a link, what it leads to.
         kept: what the message says, if it cannot be written, of what is there still.
 
     Yields:
@@ -153,6 +156,7 @@ def whole_file(path: Path, *, kept: str = KEPT) -> Iterator[Path]:
     Raises:
         OSError: if it cannot be written, for example on a full disk, in a sentence with the path.
     """
+    path = _target_of(path)
     beside = _beside(path)
     try:
         yield beside
@@ -184,6 +188,17 @@ def remove_parts(folder: Path) -> None:
     """Delete what a killed process was writing in a folder; no other may be writing there."""
     for part in folder.glob(f".*{PART_SUFFIX}"):
         part.unlink(missing_ok=True)
+
+
+def _target_of(path: Path) -> Path:
+    """Return where a link leads, to a file or to nothing; another path as it is."""
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _is_of_the_system(path: Path) -> bool:
+    """Return whether a path is one of those by which a system names its devices and open files."""
+    folder = Path(os.path.realpath(path.parent))
+    return os.name == "posix" and (folder == Path("/dev") or folder.is_relative_to("/proc"))
 
 
 def _beside(path: Path) -> Path:

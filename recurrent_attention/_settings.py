@@ -51,8 +51,11 @@ class Settings:
         self.class_names = names_of_classes(self.class_names, self.num_classes)
         one_of(self.global_head, "global_head", CHOICES["global_head"])
         one_of(self.patch_weighting, "patch_weighting", CHOICES["patch_weighting"])
-        real_number(self.fusion_weight, "fusion_weight")
-        real_number(self.drop_rate, "drop_rate", 0, 1)
+        # Numbers of NumPy become Python's, which config.json can hold.
+        self.fusion_weight = real_number(self.fusion_weight, "fusion_weight")
+        self.drop_rate = real_number(self.drop_rate, "drop_rate", 0, 1)
+        for name in ("hidden_size", "num_steps", "num_layers", "in_chans"):
+            setattr(self, name, whole_number(getattr(self, name), name))
         if self.temperatures is not None:
             self.temperatures = tuple(
                 real_number(value, "temperatures", TEMPERATURES[0], TEMPERATURES[1])

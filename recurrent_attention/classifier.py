@@ -185,7 +185,7 @@ class TwoStreamClassifier(HubNetwork):
                 several a list of these, or a tensor (b p 3 h w).
             top_k: how many classes to name, at least 1; all of them where the model has fewer.
             looks: boxes to look at, the first ones, at most; None looks at all of them.
-            confidence: in (0, 1]: look at one more box only while the best class has a lower
+            confidence: in [0, 1]: look at one more box only while the best class has a lower
                 probability than this, and only in the pictures where it has; a picture whose
                 global stream alone is sure is not looked into. Wants `patch_weighting="anytime"`.
                 None takes all looks at once.

@@ -2,12 +2,14 @@
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from recurrent_attention._errors import first_line, printable
-from recurrent_attention._files import check_regular_file, kind_of, whole_file
+from recurrent_attention._files import check_new_file, check_regular_file, kind_of, whole_file
 
 posix = pytest.mark.skipif(os.name != "posix", reason="pipes lie in folders on POSIX alone")
 
@@ -101,6 +103,35 @@ def test_the_part_of_a_long_name_fits(tmp_path):
     with whole_file(path) as beside:
         beside.write_text("x")
     assert path.read_text() == "x"
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "table").write_text("before")
+    for name, target in (("link", "far/table"), ("lost", "far/new"), ("twice", "link")):
+        (tmp_path / name).symlink_to(target)
+        check_new_file(tmp_path / name)
+        with whole_file(tmp_path / name) as beside:
+            beside.write_text(name)
+        assert (tmp_path / name).is_symlink()
+    assert {path.name: path.read_text() for path in (tmp_path / "far").iterdir()} == {
+        "table": "twice",
+        "new": "lost",
+    }
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of POSIX")
+@pytest.mark.parametrize("path", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_names_of_open_files_are_refused_also_where_they_lead_to_a_file(path, tmp_path):
+    with (tmp_path / "out").open("w") as out:
+        script = (
+            "import os, sys; from pathlib import Path; from recurrent_attention import _files\n"
+            "try: _files.check_new_file(Path(sys.argv[1]))\n"
+            "except ValueError as error: print(error, file=sys.stderr)"
+        )
+        command = [sys.executable, "-c", script, path]
+        found = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, check=True)
+    assert found.stderr == f"Expected `path` to be a file, but {path} is a device.\n"
 
 
 def test_a_file_that_cannot_be_written_is_named_and_stays(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from recurrent_attention.images.views import mode_of
 from recurrent_attention.inference.many import FileAnswer, predict_files
 from recurrent_attention.inference.target_class import class_indices
 
+LONGEST_STEM = 200  # bytes of a picture's name that a figure's name has
 pictures_argument = click.argument(
     "pictures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PICTURES..."
 )
@@ -195,7 +197,10 @@ def explain(
             continue
         for place, one in enumerate(wanted, 1):
             which = f"-{place}" if len(wanted) > 1 else ""
-            figure = out / f"{number:0{len(str(len(files)))}d}-{file.stem}{which}.png"
+            stem = file.stem
+            while len(os.fsencode(stem)) > LONGEST_STEM:  # a system allows 255 bytes in all
+                stem = stem[:-1]
+            figure = out / f"{number:0{len(str(len(files)))}d}-{stem}{which}.png"
             loaded.explain(picture, target=one).save(figure)
             click.echo(f"{printable(file)}: {printable(figure)}")
     sys.exit(1 if bad else 0)

@@ -1,6 +1,5 @@
 """Subcommands that need the extra [train]: train, evaluate, ablate."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -37,11 +36,17 @@ RECIPE_OPTIONS = (
     click.option("--batch-size", type=at_least_one, help="Of each process.  [default: 32]"),
     click.option("--lr", type=positive, help="Of the backbones.  [default: 1e-4]"),
     click.option("--head-lr", type=positive, help="Of what is new.  [default: 2e-3]"),
-    click.option("--layer-decay", type=share, help="Rate of a layer, by that above.  [default: 1]"),
+    click.option(
+        "--layer-decay",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Rate of a layer, by that above.  [default: 1]",
+    ),
     click.option("--weight-decay", type=click.FloatRange(0), help="[default: 0.05]"),
     click.option("--ema-decay", type=share, help="Of the averaged weights.  [default: 0.9998]"),
     click.option("--clip-grad", type=positive, help="Largest norm of the gradients.  [default: 1]"),
-    click.option("--label-smoothing", type=share, help="[default: 0.1]"),
+    click.option(
+        "--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="[default: 0.1]"
+    ),
     click.option("--mixup", type=click.FloatRange(0), help="Alpha.  [default: 0, none]"),
     click.option("--cutmix", type=click.FloatRange(0), help="Alpha.  [default: 0, none]"),
     click.option(
@@ -162,10 +167,14 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
     measured, if MODEL is still in the folder of its run.
     """
     from recurrent_attention.training import join_processes
-    from recurrent_attention.training.folder_evaluation import evaluate_part, part_to_measure
+    from recurrent_attention.training.folder_evaluation import (
+        evaluate_part,
+        part_to_measure,
+        set_aside,
+    )
 
     loaded = TwoStreamClassifier.from_pretrained(model)
-    part = part_to_measure(data, _set_aside(Path(model)))
+    part = set_aside(part_to_measure(data, None), Path(model).parent)
     count = len(part.pictures)
     if join_processes(words["device"]).is_main_process:
         said = {
@@ -259,15 +268,6 @@ def _pretrained(weights: str | None) -> dict[str, Any]:
     if not Path(str(weights)).is_file():
         raise FileNotFoundError(f"Expected weights at {printable(weights)}, but there is no file.")
     return {"backbone_kwargs": {"pretrained_cfg_overlay": {"file": weights}}}
-
-
-def _set_aside(model: Path) -> list[str] | None:
-    """Return the names of the test pictures of the run that a model lies in, if it does."""
-    try:
-        rows = json.loads((model.parent / "boxes-test.json").read_text(encoding="utf-8"))
-        return [str(name) for name in rows["boxes"]]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return None
 
 
 def _table(found: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from recurrent_attention._errors import listed, printable
-from recurrent_attention.data.listing import LITTER, files_under
+from recurrent_attention.data.listing import LITTER, files_under, leads_back
 from recurrent_attention.data.pictures import Loader, Pictures
 from recurrent_attention.images.reading import Mode, picture_suffixes
 
@@ -109,11 +109,14 @@ class PictureFolder(Pictures):
 def find_pictures(root: Path) -> Found:
     """Look through a folder of class folders; nothing is opened."""
     by_class, others, beside = {}, [], []
+    here = [Path(os.path.realpath(root))]
     for entry in sorted(root.iterdir()):
         if entry.name[0] == "." or entry.name in LITTER:
             continue
-        if entry.is_dir():
-            files, unread = files_under(entry)
+        if entry.is_symlink() and entry.is_dir() and leads_back(entry, here):
+            others.append((entry, "it is a link to a folder that it lies in"))
+        elif entry.is_dir():
+            files, unread = files_under(entry, within=root)
             by_class[entry.name] = [file.relative_to(root).as_posix() for file in files]
             others += unread
         elif entry.suffix.lower() in picture_suffixes():

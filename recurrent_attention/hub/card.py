@@ -4,8 +4,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
 from recurrent_attention.network import TwoStreamNetwork
 
+NAME = "README.md"
 MOST_NAMES = 200  # on a card; config.json has all of them
 TEMPLATE = """\
 ---
@@ -107,3 +111,11 @@ def _facts(network: TwoStreamNetwork, config: Mapping[str, Any]) -> list[tuple[s
         ("Interpolation", str(look["interpolation"])),
         ("Logits", f"global + {network.fusion_weight:g} * local"),
     ]
+
+
+def is_there(repo_id: str, token: str | None, branch: str | None) -> bool:
+    """Return whether a repository on the Hub has a model card; a new one has none."""
+    try:
+        return HfApi(token=token).file_exists(repo_id, NAME, revision=branch)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return False

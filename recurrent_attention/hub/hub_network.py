@@ -25,8 +25,6 @@ from recurrent_attention.hub.skeleton import build_skeleton, fill, new_classifie
 from recurrent_attention.hub.weights import WEIGHTS_NAME, fitting_weights, read_weights
 from recurrent_attention.network import TwoStreamNetwork
 
-CARD_NAME = "README.md"
-
 
 class HubNetwork(
     TwoStreamNetwork,
@@ -70,9 +68,10 @@ class HubNetwork(
             save_directory: is made if it is not there.
             config: another configuration, a dictionary or dataclass; default: the model's own.
             repo_id: where to push to; default: the folder's name.
-            push_to_hub: push the model to the Hub as well.
+            push_to_hub: push the model to the Hub as well, with the card that the folder has.
             model_card_kwargs: variables of the card's template (`hub.card.TEMPLATE`): `repo_id`,
-                what to load it by, and `notes`, Markdown about data and accuracy.
+                what to load it by, and `notes`, Markdown about data and accuracy; or `text`, the
+                whole card, instead of the template.
             **push_to_hub_kwargs: arguments of `push_to_hub`.
 
         Returns:
@@ -94,18 +93,20 @@ class HubNetwork(
             except ValueError as error:
                 warnings.warn(f"from_pretrained will refuse what is saved: {error}", stacklevel=2)
         variables = {"repo_id": folder.resolve().name} | (model_card_kwargs or {})
-        card = self.generate_model_card(**variables)
+        described = str(self.generate_model_card(**variables))
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as files:  # they get their names when all are written, the weights last
             weights_path, config_path, card_path = (
                 files.enter_context(whole_file(folder / name))
-                for name in (WEIGHTS_NAME, CONFIG_NAME, CARD_NAME)
+                for name in (WEIGHTS_NAME, CONFIG_NAME, card.NAME)
             )
             config_path.write_text(settings, encoding="utf-8")
-            if (folder / CARD_NAME).exists():
-                card_path.write_bytes((folder / CARD_NAME).read_bytes())
+            if (folder / card.NAME).exists():
+                card_path.write_bytes((folder / card.NAME).read_bytes())
+                text = card_path.read_text(encoding="utf-8", errors="replace")
             else:
-                card_path.write_text(str(card), encoding="utf-8", errors="backslashreplace")
+                card_path.write_text(described, encoding="utf-8", errors="backslashreplace")
+                text = None
             save_model(self, str(weights_path))
             weights_path.chmod(config_path.stat().st_mode)  # safetensors hides it from other users
         if not push_to_hub:
@@ -113,7 +114,7 @@ class HubNetwork(
         return self.push_to_hub(
             repo_id or folder.resolve().name,
             config=config,
-            model_card_kwargs=model_card_kwargs,
+            model_card_kwargs=model_card_kwargs if text is None else {"text": text},
             **push_to_hub_kwargs,
         )
 
@@ -127,6 +128,8 @@ class HubNetwork(
         **kwargs: Any,
     ) -> str:
         """Write the model into a repository on the Hub, which is made if it is not there.
+
+        A model card that is there already stays, unless `model_card_kwargs` are given.
 
         Args:
             repo_id: "name", or "user/name".
@@ -146,6 +149,10 @@ class HubNetwork(
             repo_id = (
                 HfApi(token=token).create_repo(repo_id, private=private, exist_ok=True).repo_id
             )
+        if model_card_kwargs is None and card.is_there(repo_id, token, kwargs.get("branch")):
+            ignored = kwargs.get("ignore_patterns") or []
+            ignored = [ignored] if isinstance(ignored, str) else list(ignored)
+            kwargs["ignore_patterns"] = [*ignored, card.NAME]
         return super().push_to_hub(
             repo_id,
             token=token,
@@ -252,15 +259,18 @@ class HubNetwork(
         return model
 
     def generate_model_card(
-        self, *args: Any, repo_id: str = "my-model", **kwargs: Any
+        self, *args: Any, repo_id: str = "my-model", text: str | None = None, **kwargs: Any
     ) -> ModelCard:
         """Describe the model to those who find it.
 
         Args:
             *args: as in `huggingface_hub.ModelHubMixin`, which takes none.
             repo_id: the folder or repository to load it from.
+            text: the whole card; None fills the template.
             **kwargs: further variables of `hub.card.TEMPLATE`, such as `notes`.
         """
+        if text is not None:
+            return ModelCard(text, ignore_metadata_errors=True)
         variables = card.variables_of(self, self.config, repo_id) | kwargs
         return super().generate_model_card(*args, **variables)
 

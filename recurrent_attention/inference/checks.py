@@ -113,7 +113,9 @@ def _by_picture(given: Any, name: str, shape: str, places: Sequence[str]) -> lis
     found: list[Tensor | None] = []
     for entry, place in zip(entries, places, strict=True):
         try:
-            tensor = torch.as_tensor(entry)
+            # torch refuses negative strides, as of reversed rows.
+            plain = np.ascontiguousarray(entry) if isinstance(entry, np.ndarray) else entry
+            tensor = torch.as_tensor(plain)
         except (TypeError, ValueError, RuntimeError):  # words, ragged lists, lists of tensors
             raise TypeError(
                 f"Expected `{name}{place}` to be a tensor of {name} {shape}, but got "

@@ -158,7 +158,7 @@ def explain(
             raise ValueError("Expected `images` to hold at least one picture, but got none.")
     if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
         return _with_figure(_explain_batch(model, images, boxes, patches, target))
-    count = len(images) if isinstance(images, list) else 1
+    count = 1 if is_one(images) else len(images)  # type: ignore[arg-type]
     wanted = class_indices(target, count, model.num_classes, model.class_names)
     parts: list[StreamMaps] = []
     with eval_view(model) as model, torch.inference_mode(False), torch.no_grad():
@@ -185,6 +185,8 @@ def _explain_batch(
     for name, given in (("boxes", boxes), ("patches", patches)):
         if given is not None:
             check_finite(given, f"`{name}`")
+    if patches is not None and not patches.is_floating_point():
+        model.local_backbone.check(patches.flatten(0, -4), name="patches")
     return explain_views(
         model,
         ready,

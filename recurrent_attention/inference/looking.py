@@ -100,7 +100,7 @@ def look_until_sure(
     Args:
         model: in eval mode, with `patch_weighting="anytime"`.
         items: pictures, read as they are needed.
-        confidence: in (0, 1]; enough for the best class.
+        confidence: in [0, 1]; enough for the best class.
         most: looks at a picture, at most; None takes all of its boxes.
 
     Yields:

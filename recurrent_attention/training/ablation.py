@@ -1,8 +1,7 @@
 """Several ways to build a classifier, trained on the same pictures and compared: `ablate`."""
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from recurrent_attention._arguments import whole_number
 from recurrent_attention._devices import Device
 from recurrent_attention._files import whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
@@ -22,7 +22,7 @@ from recurrent_attention.training.averaged_views import Averaged, answers_over_v
 from recurrent_attention.training.checkpoints import check_identity
 from recurrent_attention.training.draws import seeded
 from recurrent_attention.training.own_pictures import NUM_PATCHES, train
-from recurrent_attention.training.parts import Parts, parts_of_folder
+from recurrent_attention.training.parts import Parts, listing_of, parts_of_folder
 from recurrent_attention.training.processes import from_main, join_processes
 from recurrent_attention.training.proposals import boxes_of_parts
 from recurrent_attention.training.recipe import Recipe
@@ -89,16 +89,30 @@ def ablate(
         `Ablation`.
 
     Raises:
-        ValueError: if there is no such variant, or no seed, or `out` is of other pictures,
-            arguments or another recipe.
+        ValueError: if there is no such variant, or no seed, or one is named twice, or `out` is of
+            other pictures, arguments or another recipe.
+        TypeError: if `variants` or `seeds` are no lists.
         OSError: if the folder cannot be written.
     """
+    if not isinstance(seeds, Iterable) or isinstance(variants, str):
+        raise TypeError(
+            f"Expected `variants` and `seeds` to be lists, such as variants=['anytime'], "
+            f"seeds=[0, 1, 2], but got {variants!r:.200} and {seeds!r:.200}."
+        )
+    variants, seeds = list(variants), list(seeds)
     unknown = [name for name in variants if name not in VARIANTS]
     if unknown or not variants or not seeds:
         raise ValueError(
             f"Expected `variants` to name some of {', '.join(VARIANTS)}, and at least one seed, "
             f"but got {list(variants)} and {list(seeds)}."
         )
+    seeds = [whole_number(seed, "seeds", least=-(2**63)) for seed in seeds]
+    for name, given in (("variants", variants), ("seeds", seeds)):
+        if len(set(given)) < len(given):
+            raise ValueError(
+                f"Expected `{name}` to name each once, but got {list(given)}. A run that counts "
+                "twice makes the spread too small."
+            )
     recipe = recipe or Recipe.fine_tuning()
     folder = Path(out)
     parts = data if isinstance(data, Parts) else parts_of_folder(data, seed=seeds[0])
@@ -133,7 +147,7 @@ def _claim(folder: Path, parts: Parts, recipe: Recipe, settings: dict[str, Any])
     if "augment" in shared:
         shared["augment"] = name_of_augment(shared["augment"])
     identity = {
-        "pictures": {name: _listed(part) for name, part in parts.by_name().items()},
+        "pictures": {name: listing_of(part) for name, part in parts.by_name().items()},
         "arguments": shared,
         "recipe": asdict(replace(recipe, seed=0)),  # each run has its own
     }
@@ -147,16 +161,6 @@ def _claim(folder: Path, parts: Parts, recipe: Recipe, settings: dict[str, Any])
 
     from_main(compare)
     _write(file, now)
-
-
-def _listed(pictures: Pictures) -> str:
-    """Name pictures by their names, labels and the sizes of their files."""
-    digest = hashlib.sha256(json.dumps(pictures.class_names).encode())
-    for index, (name, label) in enumerate(zip(pictures.names, pictures.labels, strict=True)):
-        # A data set with an `open` of its own may have no files.
-        size = pictures.path(index).stat().st_size if pictures.is_plain else 0
-        digest.update(json.dumps([name, label, size]).encode())
-    return f"{len(pictures)} pictures, {digest.hexdigest()[:16]}"
 
 
 def _propose(

@@ -99,7 +99,7 @@ def lead_of(first: Tensor, other: Tensor) -> Lead:
 def _spread(values: Sequence[float]) -> str:
     if not values:
         return ""
-    mean = statistics.fmean(values)
+    mean = round(statistics.fmean(values), 2) + 0.0  # no -0.00
     return f"{mean:.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
@@ -126,7 +126,7 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 def _in_words(lead: Lead) -> str:
     p_value = "p < .001" if lead.p_value < 0.001 else f"p = {lead.p_value:.3f}".replace("0.", ".")
-    return f"{lead.mean:+.2f} ± {lead.error:.2f}, {p_value}"
+    return f"{round(lead.mean, 2) + 0.0:+.2f} ± {lead.error:.2f}, {p_value}"
 
 
 def _by_looks(row: Row) -> list[str]:

@@ -11,6 +11,7 @@ from recurrent_attention._devices import Device
 from recurrent_attention._modes import kept_modes
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.hub.config import as_json
 from recurrent_attention.training.feature_store import digest_of
 from recurrent_attention.training.features import frozen_features
 from recurrent_attention.training.loop import OnBatch, OnEpoch, TrainingLoop
@@ -134,6 +135,7 @@ def fit(
             "better one, but got None. Pass some, or patience=None."
         )
     check_trainable(model)
+    config = json.loads(as_json(model.config)) if run_folder is not None else None
     folder = None if run_folder is None else run_folder.path
     resources = Resources(
         model,
@@ -167,7 +169,7 @@ def fit(
             identity = {
                 "recipe": asdict(recipe),
                 "processes": resources.accelerator.num_processes,
-                "model": model.config,
+                "model": config,
                 "frozen backbones": [digest_of(backbone) for backbone in backbones] or None,
                 "training data": training.digest(),
                 "validation data": None if validation is None else validation.digest(),

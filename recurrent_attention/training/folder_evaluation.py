@@ -1,5 +1,6 @@
 """Measure a saved model on a folder of pictures."""
 
+import json
 from collections.abc import Collection
 from os import PathLike
 from pathlib import Path
@@ -10,7 +11,7 @@ from recurrent_attention._files import check_new_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.training.evaluation import Evaluation, Precision, evaluate
-from recurrent_attention.training.parts import splits_of_folder
+from recurrent_attention.training.parts import listing_of, splits_of_folder
 from recurrent_attention.training.processes import join_processes
 from recurrent_attention.training.proposals import propose_boxes_for
 from recurrent_attention.training.report import write_report
@@ -98,6 +99,27 @@ class PartToMeasure(NamedTuple):
     found: str
     name: str
     pictures: Pictures
+
+
+def set_aside(part: PartToMeasure, run: Path) -> PartToMeasure:
+    """Keep of the folder that a run of `train` split what that set aside; of others all.
+
+    Args:
+        part: of `part_to_measure`.
+        run: the folder of the run, which need not be one.
+    """
+    if part.name not in ("all", "train"):
+        return part
+    try:
+        listing = json.loads((run / "result.json").read_text(encoding="utf-8"))["pictures"]
+        boxes = json.loads((run / "boxes-test.json").read_text(encoding="utf-8"))["boxes"]
+        wanted = set(boxes)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return part
+    if listing != listing_of(part.pictures, by_name=True):
+        return part
+    kept = [index for index, name in enumerate(part.pictures.names) if name in wanted]
+    return part._replace(name="set aside", pictures=part.pictures.subset(kept))
 
 
 def part_to_measure(data: str | PathLike[str], only: Collection[str] | None) -> PartToMeasure:

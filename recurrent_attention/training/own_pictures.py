@@ -13,6 +13,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.data.augmentation import Augment, name_of_augment
 from recurrent_attention.data.boxes import write_boxes
+from recurrent_attention.hub.config import as_json
 from recurrent_attention.training.calibration import calibrate
 from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.draws import seeded
@@ -20,7 +21,7 @@ from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.features import check_keepable
 from recurrent_attention.training.fitting import FitResult, fit
 from recurrent_attention.training.networks import lent
-from recurrent_attention.training.parts import Parts, parts_of_folder
+from recurrent_attention.training.parts import Parts, listing_of, parts_of_folder
 from recurrent_attention.training.processes import (
     chosen_device,
     from_main,
@@ -154,6 +155,7 @@ def train(
             num_patches=num_patches,
             **settings,
         )
+    as_json(model.config)  # refuses what the saved model could not be built from
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
     changed: dict[str, Any] = {"train": True, "num_patches": train_patches}
     changed |= {"augment": augment, "crop_scale": crop_scale}
@@ -206,7 +208,9 @@ def train(
     found = evaluate(model, views["test"], frozen=recipe.freeze, **work)
     run.write_card(model, _notes(parts, found))
     looks = {} if found.answers is None else found.answers.by_looks()
-    run.write_json("result.json", {"data": parts.found, **found.numbers(), **looks})
+    # `evaluate` finds by it the folder of which a part was set aside.
+    listing = {"pictures": listing_of(*every.values(), by_name=True)}
+    run.write_json("result.json", {"data": parts.found, **listing, **found.numbers(), **looks})
     if processes.is_main_process:
         shutil.rmtree(own_cache, ignore_errors=True)
         curves = run.path / "curves.png"

@@ -1,5 +1,7 @@
 """What a folder of pictures holds: something to learn from, to choose by, and to measure."""
 
+import hashlib
+import json
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -87,6 +89,25 @@ def parts_of_folder(data: str | PathLike[str], *, seed: int = 0) -> Parts:
     if validation is None:
         train, validation = train.split(VALIDATION_SHARE, seed=seed)
     return Parts(found, train, validation, test if test is not None else validation)
+
+
+def listing_of(*parts: Pictures, by_name: bool = False) -> str:
+    """Name pictures by their number and a digest of names, labels and the sizes of their files.
+
+    Args:
+        *parts: of the same classes.
+        by_name: whatever their order is and the parts that they are in.
+    """
+    rows = []
+    for pictures in parts:
+        for index, (name, label) in enumerate(zip(pictures.names, pictures.labels, strict=True)):
+            # A data set with an `open` of its own may have no files.
+            size = pictures.path(index).stat().st_size if pictures.is_plain else 0
+            rows.append((name, label, size))
+    digest = hashlib.sha256(json.dumps(parts[0].class_names).encode())
+    for row in sorted(rows) if by_name else rows:
+        digest.update(json.dumps(row).encode())
+    return f"{len(rows)} pictures, {digest.hexdigest()[:16]}"
 
 
 def splits_of_folder(folder: Path) -> tuple[str, dict[str, Callable[..., Pictures]]]:

@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args, get_origin
 import timm.optim
 
 # The least and the most of a number, where that is not 0 and infinity.
-_LEAST = {"epochs": 1, "batch_size": 1, "accumulation_steps": 1, "seed": -math.inf, "patience": 1}
-_MOST = {"momentum": 1, "label_smoothing": 1, "layer_decay": 1, "ema_decay": 1}
+_LEAST = {"epochs": 1, "batch_size": 1, "accumulation_steps": 1, "seed": -(2**63), "patience": 1}
+_MOST = {"momentum": 1, "label_smoothing": 1, "layer_decay": 1, "ema_decay": 1, "seed": 2**63 - 1}
+_EXCLUDED = {"layer_decay": (0,), "label_smoothing": (1,)}  # ends of these ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +26,7 @@ class Recipe:
         lr: learning rate of the backbones.
         head_lr: learning rate of all that is new: convolutions, attention and classifiers.
         layer_decay: by what the rate of a backbone's layer is multiplied for each layer above it,
-            in [0, 1]; 1 is one rate for all (`timm.optim.param_groups_layer_decay`).
+            in (0, 1]; 1 is one rate for all (`timm.optim.param_groups_layer_decay`).
         weight_decay: of the weights.
         decay_biases: decay biases and the parameters of norms as well.
         momentum: of SGD.
@@ -91,7 +92,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        object.__setattr__(self, "decay_epochs", tuple(self.decay_epochs))
         for field in fields(self):
             name, value = field.name, getattr(self, field.name)
             if get_origin(field.type) is Literal:
@@ -107,8 +107,9 @@ class Recipe:
                     raise TypeError(f"Expected `{name}` to be True or False, but got {value!r}.")
             elif value is not None or field.default is not None:
                 whole = field.type not in (float, float | None)
-                for number in value if name == "decay_epochs" else (value,):
-                    _check_number(name, number, whole=whole)
+                several = name == "decay_epochs"
+                checked = [_number(name, n, whole=whole) for n in (value if several else (value,))]
+                object.__setattr__(self, name, tuple(checked) if several else checked[0])
 
         if self.optimizer == "sgd" and not self.momentum:
             raise ValueError(
@@ -178,18 +179,23 @@ class Recipe:
         )
 
 
-def _check_number(name: str, value: Any, *, whole: bool) -> None:
-    kind = numbers.Integral if whole else numbers.Real
+def _number(name: str, value: Any, *, whole: bool) -> int | float:
+    """Return a number of the recipe as Python has it, also one of NumPy."""
+    kind: Any = numbers.Integral if whole else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind):
         hint = " YAML reads 1e-3 as text: write 1.0e-3." if isinstance(value, str) else ""
         raise TypeError(
             f"Expected `{name}` to be a {'whole ' if whole else ''}number, but got {value!r}.{hint}"
         )
+    number: int | float = int(value) if whole else float(value)
     least, most = _LEAST.get(name, 0), _MOST.get(name, math.inf)
-    if not least <= float(value) <= most or not math.isfinite(value):
+    is_end = number in _EXCLUDED.get(name, ())
+    if not least <= number <= most or not math.isfinite(number) or is_end:
         limit = f"in [{least}, {most}]" if most < math.inf else f"at least {least}"
         limit += "" if whole or most < math.inf else " and finite"
+        limit += f", without {number:g} itself" if is_end else ""
         raise ValueError(f"Expected `{name}` to be {limit}, but got {value}.")
+    return number
 
 
 def _check_optimizer(name: Any) -> None:

@@ -13,7 +13,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from recurrent_attention._errors import printable
 from recurrent_attention._files import remove_parts, whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.hub.hub_network import CARD_NAME
+from recurrent_attention.hub import card as model_card
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.processes import from_main, join_processes
 
@@ -74,7 +74,7 @@ class RunFolder:
     def write_card(self, model: TwoStreamClassifier, notes: str) -> None:
         """Write the model card anew, with Markdown about data and accuracy."""
         card = model.generate_model_card(repo_id=self.model_dir.name, notes=notes)
-        self._write(f"{self.model_dir.name}/{CARD_NAME}", str(card))
+        self._write(f"{self.model_dir.name}/{model_card.NAME}", str(card))
 
     def _claim(self, path: Path, resume: bool) -> Path:
         check_free(path, resume)

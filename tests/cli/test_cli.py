@@ -129,6 +129,16 @@ def test_explain_draws_a_figure_for_each(model, birds, tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.iterdir())
 
 
+def test_a_figure_of_a_picture_with_a_long_name_fits(model, tmp_path):
+    names = ["é" * 125 + ".png", "short.png"]
+    for name in names:
+        photo().save(tmp_path / name)
+    found = run("explain", model, *(tmp_path / name for name in names), "--out", tmp_path / "out")
+    assert found.exit_code == 0, found.output
+    drawn = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert drawn == [f"1-{'é' * 100}.png", "2-short.png"]
+
+
 def test_explain_draws_several_classes_beside_each_other(model, birds, tmp_path):
     out = tmp_path / "figures"
     words = ("--out", out, "--target", "emu", "--target", "0")

@@ -9,10 +9,12 @@ import time
 
 import pytest
 from helpers.command import run, start
-from helpers.models import make
+from helpers.models import make, photo
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
+from recurrent_attention.data import PictureFolder
+from recurrent_attention.data.listing import pictures_under
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is where nobody may write")
 
@@ -186,6 +188,27 @@ def test_boxes_names_bad_pictures_and_keeps_the_others(places, tmp_path, workers
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_linked_folders_are_read_as_classes_are(places, tmp_path):
+    """Also by `predict` and `boxes`, at any depth; a link to a folder that it lies in is not."""
+    real, folder = tmp_path / "real", tmp_path / "folder"
+    (real / "wren" / "deep").mkdir(parents=True)
+    photo(1).save(real / "wren" / "deep" / "1.png")
+    (folder / "finch").mkdir(parents=True)
+    photo(2).save(folder / "finch" / "2.png")
+    (folder / "wren").symlink_to(real / "wren")
+    (folder / "finch" / "more").symlink_to(real)
+    (real / "wren" / "circle").symlink_to(folder)
+    (folder / "itself").symlink_to(folder)
+    names = sorted(path.relative_to(folder).as_posix() for path in pictures_under(folder))
+    assert names == ["finch/2.png", "finch/more/wren/deep/1.png", "wren/deep/1.png"]
+    with pytest.warns(UserWarning, match="3 files that are no pictures"):
+        assert PictureFolder(folder).names == tuple(names)
+    found = run("boxes", places["MODEL"], folder, "--out", tmp_path / "boxes.json", "--quiet")
+    assert found.exit_code == 0, found.stderr
+    assert sorted(json.loads((tmp_path / "boxes.json").read_text())["boxes"]) == names
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
 @pytest.mark.parametrize("command", ["predict", "explain", "boxes"])
 def test_links_to_nothing_in_a_folder_are_named(places, tmp_path, command):
     link = places["BIRDS"] / "emu" / "gone.jpg"
@@ -342,6 +365,8 @@ DROPPED = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a job in the background
 from recurrent_attention import TwoStreamClassifier
+from recurrent_attention.data import PictureFolder
+from recurrent_attention.data.listing import pictures_under
 from recurrent_attention.cli import main
 
 class Dropping:

@@ -209,6 +209,21 @@ def test_pushed_to_a_repository_and_loaded_from_it(model, hub, tmp_path, name):
     assert loaded.class_names == tuple(NAMES)
 
 
+def test_a_model_card_that_is_there_stays_also_on_the_hub(model, hub, tmp_path):
+    model.save_pretrained(tmp_path / "birds", model_card_kwargs={"notes": "Right in 83.6 %."})
+    card = tmp_path / "birds" / "README.md"
+    card.write_text(card.read_text() + "\nMore.\n")
+    model.save_pretrained(tmp_path / "birds", push_to_hub=True, token="t")
+    files = hub.repositories["someone/birds"]["main"]
+    assert "Right in 83.6 %." in files["README.md"].decode()
+    assert files["README.md"].decode().endswith("More.\n")
+    model.push_to_hub("birds", token="t")
+    assert sorted(hub.repositories["someone/birds"]["main"]) == ["config.json", "model.safetensors"]
+    hub.repositories["someone/birds"]["main"]["README.md"] = b"edited"
+    model.push_to_hub("birds", token="t", model_card_kwargs={"notes": "New."})
+    assert "New." in hub.repositories["someone/birds"]["main"]["README.md"].decode()
+
+
 def test_saved_and_pushed_in_one_call_to_a_branch(model, hub, tmp_path):
     url = model.save_pretrained(
         tmp_path / "birds", push_to_hub=True, token="t", branch="b", commit_message="m"

@@ -59,6 +59,23 @@ def test_a_list_is_explained_as_its_pictures(tmp_path):
     assert torch.equal(own.target, own.logits.argmax(1))
 
 
+def test_a_batch_of_bytes_is_explained_as_its_pictures():
+    model = make()
+    batch = torch.stack([pixels_of(photo(seed, (40, 40))) for seed in (1, 2)])
+    for target in (1, [0, 2], None):
+        together = model.explain(batch, target=target)
+        one_by_one = model.explain([photo(seed, (40, 40)) for seed in (1, 2)], target=target)
+        for name in (*FIELDS, "target"):
+            assert torch.equal(getattr(together, name), getattr(one_by_one, name))
+
+
+@pytest.mark.parametrize("several", [list, torch.stack])
+def test_patches_that_are_not_normalised_are_refused(several):
+    patches = several([torch.zeros(2, 3, 32, 32, dtype=torch.uint8)] * 2)
+    with pytest.raises(TypeError, match="^Expected `patches` to be floating point, but got torch"):
+        make().explain(torch.randn(2, 3, 64, 64), patches=patches)
+
+
 def test_boxes_of_a_picture_are_in_its_pixels():
     model = make()
     picture, boxes = photo(0, (90, 60)), [[10.0, 5.0, 40.0, 50.0]]

@@ -989,3 +989,11 @@ def test_on_cuda(model):
         assert found.probabilities == pytest.approx(wanted.probabilities, abs=1e-3)
         assert found.boxes == wanted.boxes
     assert other.half().predict(photo()).indices[0] == model.predict(photo()).indices[0]
+
+
+def test_reversed_boxes_of_numpy_are_boxes():
+    """torch takes no negative strides."""
+    model, rows = make(num_patches=2), np.array([[0, 0, 20, 30], [5, 5, 40, 40]])
+    found = model.predict(photo(), boxes=rows[::-1])
+    assert found.boxes == model.predict(photo(), boxes=rows[::-1].tolist()).boxes
+    assert [list(box) for box in found.boxes] == rows[::-1].tolist()

@@ -235,6 +235,22 @@ def test_what_is_refused(birds, tmp_path, changed):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"names": ("anytime",) * 2}, ValueError, "Expected `variants` to name each once, but got"),
+        ({"seeds": (1, 1)}, ValueError, r"Expected `seeds` to name each once, but got \[1, 1\]"),
+        ({"seeds": 3}, TypeError, "Expected `variants` and `seeds` to be lists, "),
+        ({"names": "anytime"}, TypeError, "Expected `variants` and `seeds` to be lists, "),
+        ({"seeds": (0.5,)}, TypeError, "Expected `seeds` to be a whole number, but got 0.5"),
+    ],
+)
+def test_runs_that_would_count_twice_are_refused(birds, tmp_path, changed, error, message):
+    with pytest.raises(error, match=f"^{message}"):
+        run(birds, tmp_path / "out", **changed)
+    assert not (tmp_path / "out").exists()
+
+
 def test_each_variant_can_be_built():
     for variant in VARIANTS.values():
         settings = {"num_patches": 3, "fusion_weight": 2.0} | dict(variant.settings)

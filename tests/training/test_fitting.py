@@ -7,8 +7,10 @@ import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from helpers.models import make
 from PIL import Image
 from torchvision.transforms import v2
 
@@ -23,6 +25,7 @@ from recurrent_attention.training import (
     draw_curves,
     evaluate,
     fit,
+    fitting,
     loop,
 )
 from recurrent_attention.training.feature_store import FeatureStore
@@ -421,6 +424,18 @@ def test_new_layers_have_their_own_learning_rate():
         ),
         ({"patience": 0}, "Expected `patience` to be at least 1, but got 0."),
         (
+            {"layer_decay": 0},
+            "Expected `layer_decay` to be in [0, 1], without 0 itself, but got 0.",
+        ),
+        (
+            {"label_smoothing": np.float32(1)},
+            "Expected `label_smoothing` to be in [0, 1], without 1 itself, but got 1.0.",
+        ),
+        (
+            {"seed": 2**70},
+            f"Expected `seed` to be in [{-(2**63)}, {2**63 - 1}], but got {2**70}.",
+        ),
+        (
             {"precision": "int8"},
             "Expected `precision` to be one of auto, fp32, bf16, fp16, but got 'int8'.",
         ),
@@ -430,6 +445,39 @@ def test_bad_recipes(kwargs, message):
     with pytest.raises(ValueError) as caught:
         Recipe(**kwargs)
     assert str(caught.value) == message
+
+
+def test_numbers_of_numpy_are_numbers(colored_pictures, tmp_path):
+    given = {"epochs": np.int64(1), "batch_size": np.int32(8), "lr": np.float32(1e-4)}
+    given |= {"decay_epochs": np.array([1, 2]), "seed": np.arange(2)[1]}
+    recipe = Recipe(**given)
+    assert recipe == Recipe(
+        epochs=1, batch_size=8, lr=float(np.float32(1e-4)), decay_epochs=(1, 2), seed=1
+    )
+    assert {type(value) for value in recipe.decay_epochs} == {type(recipe.seed)} == {int}
+    run = RunFolder(tmp_path / "run")
+    fit(make_model(), make_data(colored_pictures), recipe=recipe, run_folder=run, **QUIET)
+    saved = {"fusion_weight": np.float32(1.5), "drop_rate": np.float64(0.5)}
+    saved |= {"hidden_size": np.int64(8), "in_chans": np.int64(3), "num_steps": np.int8(2)}
+    make(**saved).save_pretrained(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert {name: config[name] for name in saved} == saved
+
+
+def test_what_a_model_cannot_be_built_from_again_is_refused_before_the_work(
+    colored_pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fitting, "frozen_features", None)
+    overlay = {"pretrained_cfg_overlay": LOOK, "act_layer": torch.nn.ReLU}
+    model = make(image_size=32, backbone_kwargs=overlay)
+    with pytest.raises(ValueError, match="^Expected a configuration that can be written as JSON"):
+        fit(
+            model,
+            make_data(colored_pictures),
+            recipe=Recipe.heads_only(),
+            run_folder=RunFolder(tmp_path / "run"),
+            **QUIET,
+        )
 
 
 def test_bad_calls(colored_pictures, tmp_path):

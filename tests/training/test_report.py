@@ -121,6 +121,12 @@ def test_evaluate_measures_what_train_set_aside(done, birds, tmp_path):
     assert found.stdout.startswith(f"measuring the {count} pictures that the training set aside\n")
     assert re.search(rf"\nfused +{right:.2f} ", found.stdout)
     assert "took no part" not in (tmp_path / "again.html").read_text(encoding="utf-8")
+    # Pictures of the same names in another folder are others.
+    for number, path in enumerate(sorted(birds.rglob("*.png"))):
+        (tmp_path / "others" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        photo(number + 50, (31, 21)).save(tmp_path / "others" / path.parent.name / path.name)
+    found = run("evaluate", done.folder / "model", tmp_path / "others", *words)
+    assert found.stdout.startswith("measuring all 24 pictures; ")
     moved = tmp_path / "moved"
     shutil.copytree(done.folder / "model", moved)
     found = run("evaluate", moved, birds, *words)
