@@ -51,14 +51,14 @@ def files_under(
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((path, entered))
-                elif entry.is_dir():
+                elif (kind := kind_of_entry(entry)) == "a folder":
                     if leads_back(path, entered):
                         others.append((path, "it is a link to a folder that it lies in"))
                     else:
                         waiting.append((path, (*entered, Path(os.path.realpath(path)))))
                 elif path.suffix.lower() not in suffixes:
                     others.append((path, "its name ends like no format that is read"))
-                elif (kind := kind_of_entry(entry)) == "a file":
+                elif kind == "a file":
                     pictures.append(path)
                 else:
                     others.append((path, kind if "link" in kind else f"it is {kind}"))

@@ -14,6 +14,7 @@ from recurrent_attention.data import PictureItems, Pictures
 from recurrent_attention.training import Recipe, ablate, ablation, proposals
 from recurrent_attention.training.ablation_table import lead_of
 from recurrent_attention.training.averaged_views import answers_over_views
+from recurrent_attention.training.parts import listing_of
 from recurrent_attention.training.reading import WholePictures
 from recurrent_attention.training.variants import VARIANTS, ordered
 
@@ -171,8 +172,11 @@ def test_it_goes_on_where_it_was(found, birds, monkeypatch):
 def test_pictures_without_files_have_a_name_as_well():
     """What `ablate` compares a folder's runs by; items of a list have no path."""
     items = PictureItems([(photo(seed), seed % 2) for seed in range(4)], class_names=["auk", "emu"])
-    assert ablation._listed(items) == ablation._listed(items)
-    assert ablation._listed(items) != ablation._listed(items.subset([1, 0, 2, 3]))
+    turned = items.subset([1, 0, 2, 3])
+    assert listing_of(items) == listing_of(items) != listing_of(turned)
+    assert listing_of(items, by_name=True) == listing_of(turned, by_name=True)
+    halves = items.subset([0, 3]), items.subset([2, 1])
+    assert listing_of(items, by_name=True) == listing_of(*halves, by_name=True)
 
 
 def test_orders_of_boxes(tmp_path):
