@@ -86,9 +86,7 @@ def check_new_file(path: Path) -> None:
         OSError: if nothing can be written there.
     """
     kind = kind_of(path)
-    if kind == "a file" and _is_of_the_system(
-        path
-    ):  # where a file was put in place of /dev/stdout, it stays
+    if kind == "a file" and _is_of_the_system(path):  # /dev/stdout, redirected to a file
         kind = "a device"
     if kind == "a folder":
         raise IsADirectoryError(f"Expected `path` to be a file, but {printable(path)} is a folder.")
