@@ -111,7 +111,11 @@ def draw_answers_after(
             sheet.text(x, bottom + 0.05, f"{place}" if place else "0 looks", color=PALE)
     edge = top + ABOVE + (height - ABOVE - BELOW) * (1 - SURE / 1.05)
     sheet.text(left + width + 0.05, edge, f"{100 * SURE:.0f} %", ha="left", va="center", color=PALE)
-    said = f"never {100 * SURE:.0f} % sure" if found.stop is None else "sure: would stop here"
+    said = f"never {100 * SURE:.0f} % sure"
+    if found.stop is not None:
+        leader = names[found.stop]
+        of = "" if leader == target else f" of {wrapped(leader, NAME_WIDTH, lines=1)}"
+        said = f"sure{of}: would stop here"
     x = left + width if found.stop is None else numbers[found.stop]
     after = found.stop is not None and found.stop < count / 2
     align = "left" if after else "right"

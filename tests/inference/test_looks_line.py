@@ -50,6 +50,14 @@ def test_the_figure_says_where_it_would_stop(scale, said):
     assert [text for text in shown if text.isdecimal()] == ["1", "2", "3", "4"]
 
 
+def test_the_figure_names_the_class_that_it_would_stop_for():
+    model = made(2000, patch_weighting="anytime")
+    said = model.predict(photo(1), confidence=SURE)
+    (other,) = [name for name in NAMES if name != said.class_names[0]][:1]
+    shown = texts(model.explain(photo(1), target=other).figure())
+    assert f"sure of {said.class_names[0]}: would stop here" in shown
+
+
 def test_patches_stand_in_the_order_of_the_looks_and_the_others_heaviest_first():
     kinds = {}
     for way in ("anytime", "linear"):
