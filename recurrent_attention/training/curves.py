@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -77,7 +78,9 @@ def looks_figure(answers: Answers) -> Figure:
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.plot(range(len(after)), after, "o-", color=STREAM_COLORS["fused"], label="the same looks")
+    axes.plot(
+        range(len(after)), after, "o-", color=STREAM_COLORS["fused"], label="as many for each"
+    )
     axes.plot(
         [one.mean_looks for one in stopped],
         [100 * one.top1 for one in stopped],
@@ -87,10 +90,18 @@ def looks_figure(answers: Answers) -> Figure:
         linewidth=1,
         label="until it is sure",
     )
-    for one in stopped:
+    width, height = len(after) - 1, float(np.ptp(axes.get_ylim()))
+    written: list[tuple[float, float]] = []
+    for one in reversed(stopped):
+        place = one.mean_looks, 100 * one.top1
+        if any(
+            abs(place[0] - x) < width / 14 and abs(place[1] - y) < height / 10 for x, y in written
+        ):
+            continue  # one label would lie on the other
+        written.append(place)
         axes.annotate(
             f"{100 * one.confidence:.0f} %",
-            (one.mean_looks, 100 * one.top1),
+            place,
             xytext=(0, 7),
             textcoords="offset points",
             ha="center",

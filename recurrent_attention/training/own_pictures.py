@@ -128,8 +128,14 @@ def train(
         FileNotFoundError: if there is no such folder, or no picture in it.
         FileExistsError: if `out` is not empty, and `resume` is False.
         ValueError: if the pictures, the backbone or a number does not fit.
+        TypeError: if an argument is of another type.
     """
     recipe = recipe or Recipe.fine_tuning()
+    if boxes is not None and not callable(boxes):
+        raise TypeError(
+            "Expected `boxes` to be a function of the model and the pictures of a part, but got "
+            f"{type(boxes).__name__}. For a file: lambda _, pictures: read_boxes(file, pictures)."
+        )
     if recipe.freeze:
         check_keepable(augment, crop_scale)
         if image_size is None:  # frozen, a network sees another size than its own badly

@@ -113,6 +113,12 @@ def test_the_report_has_the_answers_of_predict(done, birds):
             assert list(its) == pytest.approx(kept.tolist(), abs=1e-2)
 
 
+def test_boxes_of_train_are_a_function(birds, tmp_path):
+    with pytest.raises(TypeError, match="^Expected `boxes` to be a function of the model and the "):
+        train(birds, out=tmp_path / "out", boxes=tmp_path / "boxes.json", pretrained=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_evaluate_measures_what_train_set_aside(done, birds, tmp_path):
     words = ("--report", tmp_path / "again.html", "--device", "cpu", "--quiet")
     found = run("evaluate", done.folder / "model", birds, *words)
