@@ -135,7 +135,8 @@ def fit(
             "better one, but got None. Pass some, or patience=None."
         )
     check_trainable(model)
-    config = json.loads(as_json(model.config)) if run_folder is not None else None
+    config = model.config if run_folder is not None else {}
+    as_json(config)  # refuses what the saved model could not be built from
     folder = None if run_folder is None else run_folder.path
     resources = Resources(
         model,
