@@ -118,6 +118,10 @@ def set_aside(part: PartToMeasure, run: Path) -> PartToMeasure:
         return part
     if listing != listing_of(part.pictures, by_name=True):
         return part
+    return _only(part, wanted)
+
+
+def _only(part: PartToMeasure, wanted: Collection[str]) -> PartToMeasure:
     kept = [index for index, name in enumerate(part.pictures.names) if name in wanted]
     return part._replace(name="set aside", pictures=part.pictures.subset(kept))
 
@@ -130,11 +134,10 @@ def part_to_measure(data: str | PathLike[str], only: Collection[str] | None) -> 
         only: as in `evaluate_folder`; the part is then called "set aside".
     """
     found, splits = splits_of_folder(Path(data))
-    part = next(name for name in ("test", "val", "all", "train") if name in splits)
-    pictures = splits[part]()
-    if only is not None and part in ("all", "train"):
-        wanted = set(only)
-        kept = [index for index, name in enumerate(pictures.names) if name in wanted]
-        if kept and len(kept) == len(wanted):
-            return PartToMeasure(found, "set aside", pictures.subset(kept))
-    return PartToMeasure(found, part, pictures)
+    name = next(name for name in ("test", "val", "all", "train") if name in splits)
+    part = PartToMeasure(found, name, splits[name]())
+    if only is not None and name in ("all", "train"):
+        chosen = _only(part, set(only))
+        if len(chosen.pictures) == len(set(only)) > 0:
+            return chosen
+    return part

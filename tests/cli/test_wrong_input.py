@@ -365,8 +365,6 @@ DROPPED = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by a job in the background
 from recurrent_attention import TwoStreamClassifier
-from recurrent_attention.data import PictureFolder
-from recurrent_attention.data.listing import pictures_under
 from recurrent_attention.cli import main
 
 class Dropping:

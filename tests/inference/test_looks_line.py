@@ -53,7 +53,7 @@ def test_the_figure_says_where_it_would_stop(scale, said):
 def test_the_figure_names_the_class_that_it_would_stop_for():
     model = made(2000, patch_weighting="anytime")
     said = model.predict(photo(1), confidence=SURE)
-    (other,) = [name for name in NAMES if name != said.class_names[0]][:1]
+    other = next(name for name in NAMES if name != said.class_names[0])
     shown = texts(model.explain(photo(1), target=other).figure())
     assert f"sure of {said.class_names[0]}: would stop here" in shown
 
