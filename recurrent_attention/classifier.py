@@ -225,6 +225,7 @@ class TwoStreamClassifier(HubNetwork):
         boxes: Any = None,
         patches: Any = None,
         target: Target = None,
+        against: Target = None,
     ) -> Explanation:
         """Show what in images and their patches speaks for a class, step by step, as in eval mode.
 
@@ -235,6 +236,8 @@ class TwoStreamClassifier(HubNetwork):
             patches: as in `predict`; for a normalised batch with one patch an image also (b 3 h w).
             target: the class to explain: an index in [0, k), a name of `class_names`, or one for
                 each image; None for the class that both streams together answer.
+            against: another class, named likewise. The maps then show what speaks for the target
+                rather than for this one, which is above 0, and the opposite, which is below.
 
         Returns:
             `Explanation` of all images, on the model's device. Its maps are those of Grad-CAM, one
@@ -243,7 +246,8 @@ class TwoStreamClassifier(HubNetwork):
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if a file is no picture, a shape, a number or a box does not fit, there is
-                no such class, or the images differ in their number of patches.
+                no such class, `against` is the target, or the images differ in their number of
+                patches.
             TypeError: if something has a type that is not taken.
 
         Example:
@@ -251,4 +255,4 @@ class TwoStreamClassifier(HubNetwork):
             >>> model.explain(Image.new("RGB", (90, 60)), target=3)
             Explanation(step_maps=(1 1 10 2 2), target=[3])
         """
-        return explain(self, images, boxes=boxes, patches=patches, target=target)
+        return explain(self, images, boxes=boxes, patches=patches, target=target, against=against)

@@ -20,7 +20,7 @@ num_workers_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps or xpu."
 )
-quiet_option = click.option("--quiet", is_flag=True, help="Show no progress bar.")
+quiet_option = click.option("--quiet", is_flag=True, help="Show no progress.")
 
 
 def precision_option_of(default: str) -> Callable[[Any], Any]:

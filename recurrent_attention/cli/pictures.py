@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,9 @@ def predict(
 ) -> None:
     """Name what is on PICTURES: files, or folders of them, at any depth.
 
-    MODEL is a folder that save_pretrained wrote, a repository on the Hub, or a file of
-    "export MODEL FILE --graph predict", which onnxruntime runs. A file that cannot be read is named
-    with its reason, and stops nothing; the exit status is then 1.
+    MODEL is a folder that save_pretrained wrote, a repository on the Hub, or a file of "export
+    MODEL FILE", which onnxruntime runs. A file that cannot be read is named with its reason, and
+    stops nothing; the exit status is then 1.
     """
     files = files_of(pictures)
     if table is not None:
@@ -168,23 +169,37 @@ def _as_csv(answers: list[FileAnswer], top_k: int) -> str:
     multiple=True,
     help="Class to explain, a name or an index; repeatable.  [default: its own answer]",
 )
+@click.option(
+    "--against",
+    help="Class to compare it with: what speaks for the one, and what for the other.",
+)
 @device_option
 def explain(
-    model: str, pictures: tuple[Path, ...], out: Path, targets: tuple[str, ...], device: str
+    model: str,
+    pictures: tuple[Path, ...],
+    out: Path,
+    targets: tuple[str, ...],
+    against: str | None,
+    device: str,
 ) -> None:
     """Draw what in PICTURES speaks for a class, for both streams of MODEL.
 
-    A file that cannot be read is named with its reason, and stops nothing; the exit status is
-    then 1.
+    A file that cannot be read is named with its reason, and stops nothing, nor does a picture whose
+    answer is the class of --against; the exit status is then 1.
     """
     files = files_of(pictures)
     loaded = load_on(device, model)
-    wanted: list[str | int | None] = [None] if not targets else []
-    for target in targets:
-        is_index = target not in (loaded.class_names or ()) and target.isdecimal()
-        wanted.append(int(target) if is_index else target)
+    known = (1, loaded.num_classes, loaded.class_names)
+    wanted: list[str | int | None] = [_class_of(target, loaded.class_names) for target in targets]
+    wanted = wanted or [None]
+    other = None if against is None else _class_of(against, loaded.class_names)
+    others = class_indices(other, *known, argument="against")
     for one in wanted:  # before any picture is read
-        class_indices(one, 1, loaded.num_classes, loaded.class_names)
+        if (index := class_indices(one, *known)) is not None and index == others:
+            raise ValueError(
+                f"Expected --against to name another class than --target, but got {against!r} for "
+                "both."
+            )
     mode = mode_of(loaded.global_backbone.in_chans)
     make_folder(out)
     bad = 0
@@ -201,9 +216,21 @@ def explain(
             while len(os.fsencode(stem)) > LONGEST_STEM:  # a system allows 255 bytes in all
                 stem = stem[:-1]
             figure = out / f"{number:0{len(str(len(files)))}d}-{stem}{which}.png"
-            loaded.explain(picture, target=one).save(figure)
+            try:
+                found = loaded.explain(picture, target=one, against=other)
+            except ValueError as error:  # the answer is the class of --against
+                click.echo(f"{printable(file)}: {sentence_of(error)}", err=True)
+                bad += 1
+                continue
+            found.save(figure)
             click.echo(f"{printable(file)}: {printable(figure)}")
     sys.exit(1 if bad else 0)
+
+
+def _class_of(text: str, class_names: Sequence[str] | None) -> str | int:
+    """Return the name or the index that a text on the command line means."""
+    is_index = text not in (class_names or ()) and text.isdecimal()
+    return int(text) if is_index else text
 
 
 @click.command()

@@ -126,8 +126,7 @@ def _load(path: Path) -> TwoStreamClassifier:
     if graph != "predict":
         raise ValueError(
             f'Expected {printable(path)} to be an ONNX file of graph="predict", but got '
-            f"{printable(graph)}. Export it again: recurrent-attention export MODEL FILE --graph "
-            "predict."
+            f"{printable(graph)}. Export it again: recurrent-attention export MODEL FILE."
         )
     try:
         settings = checked_config(dict(entries["config"]), path)

@@ -33,8 +33,9 @@ class Explanation(StreamMaps):
     can be compared, each stream with itself.
 
     Attributes:
-        step_maps: (b p t h w) at least 0; what speaks for the target in each look at each patch.
-        global_map: (b h w) at least 0; what speaks for it in the whole image.
+        step_maps: (b p t h w) what speaks for the target in each look at each patch; at least 0,
+            unless there is a class `against`.
+        global_map: (b h w) what speaks for it in the whole image, likewise.
         step_weights: (b p t) the temporal attention; sums to 1 over t.
         patch_weights: (b p) the learned attention over the patches, or None where they count alike.
         step_logits: (b p t k) what each step would answer by itself.
@@ -55,6 +56,8 @@ class Explanation(StreamMaps):
         std: per channel.
         prefix_logits: (b p k) of both streams after 1, 2, ... p patches, or None.
         temperatures: of the model, by which these become probabilities, or None.
+        against: (b) the class that the target is compared with, or None. With it the maps have no
+            lower end: cells below 0 speak for this class.
     """
 
     def __repr__(self) -> str:
@@ -150,6 +153,7 @@ def explain(
     boxes: Any = None,
     patches: Any = None,
     target: Target = None,
+    against: Target = None,
 ) -> Explanation:
     """Explain images; `TwoStreamClassifier.explain` says what it takes and returns."""
     if not is_one(images):
@@ -157,21 +161,29 @@ def explain(
         if len(images) == 0:
             raise ValueError("Expected `images` to hold at least one picture, but got none.")
     if isinstance(images, Tensor) and images.ndim == 4 and images.is_floating_point():
-        return _with_figure(_explain_batch(model, images, boxes, patches, target))
+        return _with_figure(_explain_batch(model, images, boxes, patches, target, against))
     count = 1 if is_one(images) else len(images)  # type: ignore[arg-type]
-    wanted = class_indices(target, count, model.num_classes, model.class_names)
+    known = (count, model.num_classes, model.class_names)
+    wanted = class_indices(target, *known)
+    others = class_indices(against, *known, argument="against")
     parts: list[StreamMaps] = []
     with eval_view(model) as model, torch.inference_mode(False), torch.no_grad():
         done = 0
         for inputs in stream_inputs(model, images, boxes, patches):
             some = slice(done, done + len(inputs.images))
-            parts.append(_explain_some(model, inputs, None if wanted is None else wanted[some]))
+            classes = [None if one is None else one[some] for one in (wanted, others)]
+            parts.append(_explain_some(model, inputs, *classes))
             done = some.stop
     return _with_figure(_joined(parts))
 
 
 def _explain_batch(
-    model: TwoStreamNetwork, images: Tensor, boxes: Any, patches: Any, target: Target
+    model: TwoStreamNetwork,
+    images: Tensor,
+    boxes: Any,
+    patches: Any,
+    target: Target,
+    against: Target,
 ) -> StreamMaps:
     """Explain normalised images (b c h w) in one pass, checked and converted as `predict` does."""
     places = [f"[{index}]" for index in range(len(images))]
@@ -193,6 +205,7 @@ def _explain_batch(
         None if patches is None else patches.to(ready),
         boxes=None if boxes is None else boxes.to(ready),
         target=target,
+        against=against,
     )
 
 
@@ -208,7 +221,7 @@ def _stacked(given: list[Tensor | None]) -> Tensor | None:
 
 
 def _explain_some(
-    model: TwoStreamNetwork, inputs: StreamInputs, target: Tensor | None
+    model: TwoStreamNetwork, inputs: StreamInputs, target: Tensor | None, against: Tensor | None
 ) -> StreamMaps:
     """Explain pictures of one form, and say where their patches lie in the images."""
     height, width = inputs.images.shape[2:]
@@ -223,6 +236,7 @@ def _explain_some(
         inputs.patches,
         boxes=torch.stack(boxes).to(inputs.images) if boxes else None,
         target=target,
+        against=against,
     )
     return replace(found, pictures=tuple(inputs.pictures))
 

@@ -1,6 +1,6 @@
 """Where both streams look for a class: Grad-CAM of every step, at the price of one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -9,10 +9,11 @@ import torch
 from einops import einsum, rearrange, reduce, repeat
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from recurrent_attention._modes import eval_view
 from recurrent_attention.heads import TwoStreamFeatures, TwoStreamOutput
-from recurrent_attention.inference.target_class import Target, class_indices
+from recurrent_attention.inference.target_class import Target, class_indices, readable
 from recurrent_attention.network import TwoStreamNetwork
 from recurrent_attention.ops import crop_patches
 
@@ -40,6 +41,7 @@ class StreamMaps:
     std: tuple[float, ...]
     prefix_logits: Tensor | None = None
     temperatures: tuple[float, ...] | None = None
+    against: Tensor | None = None
 
 
 def explain_views(
@@ -49,6 +51,7 @@ def explain_views(
     *,
     boxes: Tensor | None = None,
     target: Target = None,
+    against: Target = None,
 ) -> StreamMaps:
     r"""Show what in images and patches speaks for a class, step by step.
 
@@ -57,10 +60,13 @@ def explain_views(
         alpha_c = mean_ij dy / dA_cij        map_ij = max(0, sum_c alpha_c A_cij)
 
     For the global stream y is the global logit. For the local stream there is one map for each step
-    t, with y the classifier's logit for that step's state phi_t alone. Every backbone runs once,
-    without gradient, and the heads once: they see the map by its mean only, so the gradient at that
-    mean, divided by the number of cells, is alpha, and all T gradients come from one batched
-    backward pass of the head.
+    t, with y the classifier's logit for that step's state phi_t alone. Given a class `against`, y
+    is the target's logit minus that of this class, and nothing is cut off: cells below 0 speak for
+    the other class.
+
+    Every backbone runs once, without gradient, and the heads once: they see the map by its mean
+    only, so the gradient at that mean, divided by the number of cells, is alpha, and all T
+    gradients come from one batched backward pass of the head.
 
     The model is explained as it answers in eval mode. Its modes, `.grad`, `requires_grad`, hooks
     and statistics stay as they are, and so does the random state. It works with frozen backbones,
@@ -75,12 +81,13 @@ def explain_views(
         boxes: (b p 4) where the patches lie, xyxy in pixels of `images`.
         target: the class to explain: an index in [0, k), a name of `model.class_names`, or b of
             them; None for the class that both streams together answer.
+        against: the class to compare it with, named likewise; None: the class by itself.
 
     Returns:
         `StreamMaps`, on the device of the images, without autograd history.
 
     Raises:
-        ValueError: if a shape does not fit, or there is no such class.
+        ValueError: if a shape does not fit, there is no such class, or `against` is the target.
         TypeError: if images are not floating point, or classes neither indices nor names.
 
     Example:
@@ -105,7 +112,9 @@ def explain_views(
     if patches.ndim == 4:
         patches = rearrange(patches, "b c h w -> b 1 c h w")
     _check_boxes(boxes, patches)
-    wanted = class_indices(target, len(images), model.num_classes, model.class_names)
+    known = (len(images), model.num_classes, model.class_names)
+    wanted = class_indices(target, *known)
+    other = class_indices(against, *known, argument="against")
     device_type = images.device.type
     with eval_view(model) as model, torch.inference_mode(False):
         with torch.no_grad(), _own_autocast(device_type):
@@ -120,7 +129,13 @@ def explain_views(
             if wanted is None:
                 wanted = output.logits.argmax(dim=1)
             wanted = wanted.to(images.device)
-            global_gradient, step_gradients = _gradients(output, wanted, global_leaf, pooled)
+            direction = one_hot(wanted, model.num_classes)
+            if other is not None:
+                other = other.to(images.device)
+                _check_differs(wanted, other, model.class_names)
+                direction = direction - one_hot(other, model.num_classes)
+            gradients = _gradients(output, direction.to(dtype), global_leaf, pooled)
+            global_gradient, step_gradients = gradients
         with torch.no_grad(), torch.autocast(device_type, enabled=False):
             alpha = reduce(global_gradient, "b c h w -> b c", "mean")
             seen = einsum(alpha, global_map, "b c, b c h w -> b h w")
@@ -129,8 +144,8 @@ def explain_views(
             config = model.data_config
             weights, by_looks = output.patch_weights, output.prefix_logits
             return StreamMaps(
-                step_maps=step_seen.relu(),
-                global_map=seen.relu(),
+                step_maps=step_seen.relu() if other is None else step_seen,
+                global_map=seen.relu() if other is None else seen,
                 step_weights=output.step_weights.detach(),
                 patch_weights=None if weights is None else weights.detach(),
                 step_logits=output.step_logits.detach(),
@@ -148,6 +163,7 @@ def explain_views(
                 std=tuple(config["std"]),
                 prefix_logits=None if by_looks is None else by_looks.detach(),
                 temperatures=model.temperatures,
+                against=other,
             )
 
 
@@ -155,20 +171,32 @@ def _cell_offsets(model: TwoStreamNetwork) -> tuple[float, float]:
     return model.cell_offset, model.local_cell_offset
 
 
+def _check_differs(target: Tensor, other: Tensor, class_names: Sequence[str] | None) -> None:
+    same = (target == other).nonzero().flatten().tolist()
+    if same:
+        index = int(target[same[0]])
+        name = index if class_names is None else repr(readable(class_names[index]))
+        place = f" for images[{same[0]}]" if len(target) > 1 else ""
+        raise ValueError(
+            "Expected `against` to be another class than the one that is explained, but both are "
+            f"{name}{place}. Name the class to explain as `target`."
+        )
+
+
 def _gradients(
-    output: TwoStreamOutput, target: Tensor, global_leaf: Tensor, pooled: Tensor
+    output: TwoStreamOutput, direction: Tensor, global_leaf: Tensor, pooled: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Differentiate the global logit at its map (b c h w), each step's at its features (t b p c).
 
-    Images and patches do not see each other, so sums over them keep each one's own gradient.
+    Of the logits (b ... k) their product with the direction (b k) is meant. Images and patches do
+    not see each other, so sums over them keep each one's own gradient.
     """
-    global_logit = output.global_logits.gather(1, rearrange(target, "b -> b 1")).sum()
+    global_logit = einsum(output.global_logits, direction, "b k, b k ->")
     (global_gradient,) = torch.autograd.grad(global_logit, global_leaf)
-    _, num_patches, steps, _ = output.step_logits.shape
-    index = repeat(target, "b -> b p t 1", p=num_patches, t=steps)
-    logits = rearrange(output.step_logits.gather(3, index), "b p t 1 -> b p t")
+    logits = einsum(output.step_logits, direction, "b p t k, b k -> b p t")
+    batch, num_patches, steps = logits.shape
     one_step = torch.eye(steps, dtype=logits.dtype, device=logits.device)
-    one_step = repeat(one_step, "step t -> step b p t", b=len(target), p=num_patches)
+    one_step = repeat(one_step, "step t -> step b p t", b=batch, p=num_patches)
     (step_gradients,) = torch.autograd.grad(
         logits, pooled, grad_outputs=one_step, is_grads_batched=True
     )

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib import colormaps, font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
@@ -23,6 +23,7 @@ from recurrent_attention.ops.cell_offset import resample_cells
 
 INK, PALE = "#222222", "#858585"
 PATCH_COLORS = ("#4477aa", "#ee7733", "#228833", "#aa3377")  # tell apart, also colour-blind
+FOR, AGAINST = "#e8590c", "#1c63c4"  # what speaks for a class, and for another: orange and blue
 SCREEN_DPI = 150  # pixels per inch
 HUGE, LARGE, SMALL = 11.0, 8.0, 7.2  # points
 SMALL_PER_INCH, HEADLINE_PER_INCH = 17, 9.5  # characters
@@ -114,19 +115,28 @@ class Sheet:
     def scale(
         self, shown: Any, x: float, y: float, width: float, height: float, peak: float
     ) -> None:
-        """Draw the colour scale of what `overlay` returned, from 0 to `peak`."""
+        """Draw the colour scale of what `overlay` returned, up to `peak`, if signed from -peak."""
         axes = self.axes(x, y, width, height)
         bar = self.figure.colorbar(shown, cax=axes)
         bar.outline.set_visible(False)
         axes.patch.set(visible=True, facecolor="#cccccc")
-        bar.set_ticks([0.0, peak] if peak > 0 else [0.0])
-        axes.set_yticklabels(["0", f"{peak:.2g}"] if peak > 0 else ["0"], fontsize=SMALL, color=INK)
+        ticks = [0.0] if peak <= 0 else [0.0, peak] if shown.norm.vmin == 0 else [-peak, 0.0, peak]
+        bar.set_ticks(ticks)
+        axes.set_yticklabels([f"{tick:.2g}" for tick in ticks], fontsize=SMALL, color=INK)
         axes.tick_params(length=2, pad=1.5, color=PALE)
         middle = y + height / 2
         self.text(x + width + 0.14, middle, "logits", va="center", color=PALE, rotation=90)
 
 
-def overlay(axes: Any, pixels: Any, cells: Tensor, peak: float, *, cell_offset: float = 0.0) -> Any:
+def overlay(
+    axes: Any,
+    pixels: Any,
+    cells: Tensor,
+    peak: float,
+    *,
+    cell_offset: float = 0.0,
+    signed: bool = False,
+) -> Any:
     """Lay a map over a picture that has lost its colours.
 
     Args:
@@ -135,6 +145,7 @@ def overlay(axes: Any, pixels: Any, cells: Tensor, peak: float, *, cell_offset: 
         cells: (h w) the map, of any size.
         peak: value of the strongest colour, at least 0.
         cell_offset: how far off the middle of its tile a cell looks, in tiles.
+        signed: cells below 0 are shown too, in another colour.
 
     Returns:
         What matplotlib makes a colour scale of.
@@ -144,13 +155,18 @@ def overlay(axes: Any, pixels: Any, cells: Tensor, peak: float, *, cell_offset: 
     everywhere = {"extent": (0, width, height, 0), "aspect": "auto"}
     axes.imshow(0.25 + 0.75 * grey, cmap="gray", vmin=0, vmax=1, **everywhere)
     (smooth,) = resample_cells(cells[None], (height, width), cell_offset)
-    colors = colormaps["plasma"](np.linspace(0.15, 0.95, 256))
-    colors[:, 3] = np.linspace(0, 1, 256) ** 0.5 * 0.9  # clear where nothing is
+    peak = peak if peak > 0 else 1.0  # where nothing speaks for the class, all maps are 0
+    strength = np.linspace(-1 if signed else 0, 1, 256)
+    if signed:
+        colors = np.array([to_rgba(FOR if value > 0 else AGAINST) for value in strength])
+    else:
+        colors = colormaps["plasma"](np.linspace(0.15, 0.95, 256))
+    colors[:, 3] = abs(strength) ** 0.5 * 0.9  # clear where nothing is
     return axes.imshow(
         smooth.numpy(),
         cmap=ListedColormap(colors),
-        vmin=0,
-        vmax=peak if peak > 0 else 1.0,  # where nothing speaks for the class, all maps are 0
+        vmin=-peak if signed else 0,
+        vmax=peak,
         **everywhere,
     )
 
@@ -228,7 +244,10 @@ def wrapped(text: str, width: float, *, lines: int = 2, per_inch: float = SMALL_
     """Break a text into at most `lines` of `width` inches; what does not fit is left out."""
     twice = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     characters = max(int(per_inch * width * len(text) / max(len(text) + twice, 1)), 4)
-    return "\n".join(textwrap.wrap(text, characters, max_lines=lines, placeholder=" …"))
+    broken = textwrap.wrap(text, characters, max_lines=lines, placeholder=" …")
+    if broken == ["…"]:  # of a word that is longer than the only line, its beginning
+        return text[: characters - 1] + "…"
+    return "\n".join(broken)
 
 
 def pixels_of_figure(figure: Figure, dpi: float = SCREEN_DPI) -> Image.Image:

@@ -106,7 +106,9 @@ class Strip:
             None if found.patch_weights is None else own(found.patch_weights)[order]
         )
         self.colors = colors_shown(found, index)[: self.shown]
-        self.peak = max(float(self.maps[: self.shown].max()), float(self.global_map.max()))
+        self.against = None if found.against is None else int(found.against[index])
+        drawn = (self.maps[: self.shown], self.global_map)  # all at least 0, unless `against`
+        self.peak = max(float(maps.abs().max()) for maps in drawn)
         look = found.mean, found.std
         self.patches = [
             pixels_of_view(one, *look) for one in own(found.patches)[order[: self.shown]]
@@ -124,13 +126,21 @@ class Strip:
 
     def draw_headline(self, note: str) -> None:
         """Write which class is explained, and a note in the right corner."""
-        headline = f"What speaks for {self.name(self.target)}"
         width = self.sheet.width - 2 * MARGIN
         if note:
             side = self.sheet.width - MARGIN
             self.sheet.text(side, 0.14, note, ha="right", color=PALE)
             width -= len(note) / SMALL_PER_INCH + GUTTER
-        headline = wrapped(headline, width, lines=1, per_inch=HEADLINE_PER_INCH)
+        begin, end = "What speaks for ", ""
+        names = [self.name(self.target)]
+        if self.against is not None:
+            names = [names[0], self.name(self.against)]
+            end = " (blue)"
+        between = " (orange), not for "
+        fixed = len(begin + end) + len(between) * (len(names) - 1)
+        room = (width - fixed / HEADLINE_PER_INCH) / len(names)
+        names = [wrapped(name, room, lines=1, per_inch=HEADLINE_PER_INCH) for name in names]
+        headline = begin + between.join(names) + end
         self.sheet.text(MARGIN, 0.1, headline, HUGE, ha="left", weight="bold")
 
     def draw_picture(self, x: float, y: float, width: float) -> None:
@@ -145,7 +155,7 @@ class Strip:
         """Show what speaks for the class in the whole picture, on the scale of all maps."""
         overlay(
             self.sheet.axes(x, y, width, height), self.scene, self.global_map, self.peak,
-            cell_offset=self.cell_offsets[0],
+            cell_offset=self.cell_offsets[0], signed=self.against is not None,
         )  # fmt: skip
 
     def draw_patch(self, patch: int, x: float, y: float) -> None:
@@ -158,6 +168,7 @@ class Strip:
         return overlay(
             self.sheet.axes(x, y, CELL, self.cell_height), self.patches[patch],
             self.maps[patch, step], self.peak, cell_offset=self.cell_offsets[1],
+            signed=self.against is not None,
         )  # fmt: skip
 
     def finish(self) -> Figure:

@@ -15,7 +15,11 @@ Target: TypeAlias = int | str | Tensor | Sequence[int | str] | None
 
 
 def class_indices(
-    target: Target, batch: int, num_classes: int, class_names: Sequence[str] | None
+    target: Target,
+    batch: int,
+    num_classes: int,
+    class_names: Sequence[str] | None,
+    argument: str = "target",
 ) -> Tensor | None:
     """Turn what the caller calls a class into one index for each image.
 
@@ -24,6 +28,7 @@ def class_indices(
         batch: b, the number of images.
         num_classes: k.
         class_names: k names, or None.
+        argument: what the caller's argument is called.
 
     Returns:
         (b) class indices, on the CPU, or None.
@@ -42,37 +47,41 @@ def class_indices(
         return None
     if getattr(target, "ndim", 0) > 1:
         raise ValueError(
-            f"Expected `target` to have shape (b,), but got {tuple(getattr(target, 'shape', ()))}. "
-            "Of logits pass the largest: target.argmax(1)."
+            f"Expected `{argument}` to have shape (b,), but got "
+            f"{tuple(getattr(target, 'shape', ()))}. Of logits pass the largest: "
+            f"{argument}.argmax(1)."
         )
     classes: Any = target.tolist() if hasattr(target, "tolist") else target
     if isinstance(classes, str) or not isinstance(classes, Sequence):
         classes = [classes] * batch
     if len(classes) != batch:
         raise ValueError(
-            f"Expected `target` to name one class, or one for each of the {batch} images, but got "
-            f"{len(classes)}."
+            f"Expected `{argument}` to name one class, or one for each of the {batch} images, but "
+            f"got {len(classes)}."
         )
-    return torch.tensor([_class_index(one, num_classes, class_names) for one in classes]).long()
+    found = [_class_index(one, num_classes, class_names, argument) for one in classes]
+    return torch.tensor(found).long()
 
 
-def _class_index(target: Any, num_classes: int, class_names: Sequence[str] | None) -> int:
+def _class_index(
+    target: Any, num_classes: int, class_names: Sequence[str] | None, argument: str
+) -> int:
     if isinstance(target, str):
-        return _index_of_name(target, class_names)
+        return _index_of_name(target, class_names, argument)
     if isinstance(target, bool) or not hasattr(target, "__index__"):
-        raise TypeError(f"Expected `target` to be a class index or name, but got {target!r}.")
+        raise TypeError(f"Expected `{argument}` to be a class index or name, but got {target!r}.")
     index = operator.index(target)
     if not 0 <= index < num_classes:
         raise ValueError(
-            f"Expected `target` to be a class index in [0, {num_classes}), but got {index}."
+            f"Expected `{argument}` to be a class index in [0, {num_classes}), but got {index}."
         )
     return index
 
 
-def _index_of_name(name: str, class_names: Sequence[str] | None) -> int:
+def _index_of_name(name: str, class_names: Sequence[str] | None, argument: str) -> int:
     if class_names is None:
         raise ValueError(
-            f"Expected `target` to be a class index, but got the name {name!r}, and the model "
+            f"Expected `{argument}` to be a class index, but got the name {name!r}, and the model "
             "knows no names. Build it with `class_names`."
         )
     if name in class_names:
@@ -83,7 +92,7 @@ def _index_of_name(name: str, class_names: Sequence[str] | None) -> int:
     near = [repr(match) for match in get_close_matches(name, class_names, n=3)]
     hint = f"Did you mean {', '.join(near)}?" if near else "`model.class_names` lists them."
     raise ValueError(
-        f"Expected `target` to be one of the model's {len(class_names)} class names, but got "
+        f"Expected `{argument}` to be one of the model's {len(class_names)} class names, but got "
         f"{name!r}. {hint}"
     )
 

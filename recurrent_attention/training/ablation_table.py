@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from torch import Tensor
 
 from recurrent_attention._files import whole_file
+from recurrent_attention.training.curves import labels_apart
 
 COLORS = ("#222222", "#4477aa", "#ee7733", "#228833", "#aa3377", "#66ccee", "#ccbb44", "#bbbbbb",
           "#994455", "#997700", "#004488", "#77aa44")  # fmt: skip
@@ -177,17 +178,13 @@ def ablation_figure(rows: Sequence[Row]) -> Figure:
         )
         if row.after:
             axes.plot(*zip(*row.after, strict=True), ".-", color=color, linewidth=1)
-            for looks in {1, 3, len(row.after) - 1} & set(range(len(row.after))):
-                axes.annotate(
-                    f"{looks} look{'' if looks == 1 else 's'}", row.after[looks],
-                    xytext=(-4, 4), textcoords="offset points", ha="right", color=color, fontsize=8,
-                )  # fmt: skip
         if row.stopped:
             named += axes.plot(
                 [one.gmacs for one in row.stopped], [one.top1 for one in row.stopped], "D--",
                 color=color, markersize=3.5, linewidth=1, label=f"{row.name}, until it is sure",
             )  # fmt: skip
     axes.set(xscale="log", xlabel="billion multiply-adds a picture", ylabel="top-1 in %")
+    _name_looks(axes, rows)
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
@@ -195,3 +192,19 @@ def ablation_figure(rows: Sequence[Row]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(handles=named, loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     return figure
+
+
+def _name_looks(axes: Any, rows: Sequence[Row]) -> None:
+    """Write how many looks some points of the curves have: the last, the first and the third."""
+    labels = [
+        (row.after[looks], f"{looks} look{'' if looks == 1 else 's'}", color)
+        for row, color in zip(rows, COLORS * len(rows), strict=False)
+        for looks in dict.fromkeys((len(row.after) - 1, 1, 3))
+        if 0 < looks < len(row.after)
+    ]
+    for at in labels_apart(axes, [place for place, *_ in labels], width=36):
+        place, text, color = labels[at]
+        axes.annotate(
+            text, place, xytext=(-4, 4), textcoords="offset points",
+            ha="right", color=color, fontsize=8,
+        )  # fmt: skip

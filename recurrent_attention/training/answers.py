@@ -110,19 +110,28 @@ class Answers:
         hits = (self.classes[..., :count] == self.labels[:, None, None]).any(-1)
         return dict(zip(STREAMS, hits.double().mean(0).tolist(), strict=True))
 
+    def per_class(self) -> dict[str, Tensor]:
+        """Return the share of right answers among the pictures of each class.
+
+        Returns:
+            "global", "local" and "fused" to (k) shares in [0, 1], float64; NaN for a class without
+            pictures.
+        """
+        count = len(self.class_names)
+        pictures = torch.bincount(self.labels, minlength=count).double()
+        right = self.classes[:, :, 0] == self.labels[:, None]
+        return {
+            stream: torch.bincount(self.labels[right[:, place]], minlength=count) / pictures
+            for place, stream in enumerate(STREAMS)
+        }
+
     def mean_per_class(self) -> dict[str, float]:
         """Return each stream's top-1 as a mean over the classes that have pictures.
 
         Returns:
             "global", "local" and "fused" to a share in [0, 1].
         """
-        found = {}
-        for stream in STREAMS:
-            confusion = self.confusion(stream).double()
-            count = confusion.sum(1)
-            occurs = count > 0
-            found[stream] = float((confusion.diagonal()[occurs] / count[occurs]).mean())
-        return found
+        return {stream: float(shares.nanmean()) for stream, shares in self.per_class().items()}
 
     def confusion(self, stream: str = "fused") -> Tensor:
         """Count how often each class was answered for each class.

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -71,6 +70,26 @@ def curves_figure(history: Sequence[dict[str, Any]], best_epoch: int, held_out: 
     return figure
 
 
+def labels_apart(
+    axes: Any, places: Sequence[tuple[float, float]], *, width: float, height: float = 10
+) -> list[int]:
+    """Return the indices of the labels that can be written without lying on an earlier one.
+
+    Args:
+        axes: that have all they show, but the labels.
+        places: x and y of each label, in data coordinates; the more important first.
+        width: of a label, in points.
+        height: of a label, in points.
+    """
+    axes.get_xlim(), axes.get_ylim()  # the limits are settled when they are read
+    in_points = axes.transData.transform(places) * 72 / axes.figure.dpi
+    kept: list[int] = []
+    for at, place in enumerate(in_points):
+        if all((abs(place - in_points[other]) >= (width, height)).any() for other in kept):
+            kept.append(at)
+    return kept
+
+
 def looks_figure(answers: Answers) -> Figure:
     """Draw how often both streams are right after 0, 1, ... looks, and if they stop when sure."""
     after = [100 * share for share in answers.top1_after()]
@@ -90,15 +109,9 @@ def looks_figure(answers: Answers) -> Figure:
         linewidth=1,
         label="until it is sure",
     )
-    width, height = len(after) - 1, float(np.ptp(axes.get_ylim()))
-    written: list[tuple[float, float]] = []
-    for one in reversed(stopped):
-        place = one.mean_looks, 100 * one.top1
-        if any(
-            abs(place[0] - x) < width / 14 and abs(place[1] - y) < height / 10 for x, y in written
-        ):
-            continue  # one label would lie on the other
-        written.append(place)
+    places = [(one.mean_looks, 100 * one.top1) for one in stopped]
+    for at in labels_apart(axes, places[::-1], width=26):
+        one, place = stopped[::-1][at], places[::-1][at]
         axes.annotate(
             f"{100 * one.confidence:.0f} %",
             place,

@@ -26,6 +26,7 @@ from recurrent_attention.training.report_pictures import (
 )
 
 PAIRS, SHOWN_OF_PAIR = 8, 3
+CLASSES_SHOWN = 10  # the others are behind a click
 WORST, GOOD = 4, 3
 STREAM_NAMES = {"fused": "both", "global": "global stream", "local": "local stream"}
 
@@ -89,7 +90,9 @@ def write_report(
         looks=_looks(answers),
         curves=None if fitted is None else curves_as_url(fitted),
         pairs=_pairs(data, answers),
+        classes=_classes(answers),
         explained=_explained(model, data, answers),
+        classes_shown=CLASSES_SHOWN,
         settings=[
             {"title": name, "rows": [(k, printable(v)) for k, v in group.items()]}
             for name, group in own.items()
@@ -172,6 +175,25 @@ def _pairs(data: TwoStreamDataset, answers: Answers) -> list[dict[str, Any]]:
             }
         )
     return pairs
+
+
+def _classes(answers: Answers) -> list[dict[str, Any]]:
+    """Say how often each class that has pictures is right, those that most often fail first."""
+    pictures = torch.bincount(answers.labels, minlength=len(answers.class_names)).tolist()
+    shares = {stream: of_class.tolist() for stream, of_class in answers.per_class().items()}
+    taken_for: dict[int, str] = {}
+    for label, answered, _ in answers.confused_pairs(len(answers)):
+        taken_for.setdefault(label, readable(answers.class_names[answered]))
+    occur = [label for label, count in enumerate(pictures) if count]
+    return [
+        {
+            "name": readable(answers.class_names[label]),
+            "count": pictures[label],
+            "taken_for": taken_for.get(label, ""),
+            "shares": {stream: round(100 * shares[stream][label]) for stream in STREAM_NAMES},
+        }
+        for label in sorted(occur, key=lambda label: shares["fused"][label])
+    ]
 
 
 def _explained(

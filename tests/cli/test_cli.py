@@ -149,6 +149,22 @@ def test_explain_draws_several_classes_beside_each_other(model, birds, tmp_path)
     assert first.read_bytes() != second.read_bytes()
 
 
+def test_explain_compares_a_class_with_another(model, birds, tmp_path):
+    (answer,) = predict_files(make_again(model), [birds / "auk" / "0.png"], progress=False)
+    first, second, third = answer.prediction.class_names[:3]
+    words = ("explain", model, birds / "auk" / "0.png", "--out", tmp_path / "out", "--against")
+    assert run(*words, second).exit_code == 0
+    drawn = (tmp_path / "out" / "1-0.png").read_bytes()
+    assert run(*words, third).exit_code == 0
+    assert (tmp_path / "out" / "1-0.png").read_bytes() != drawn
+    found = run(*words, first)
+    assert found.exit_code == 1
+    assert "0.png: Expected `against` to be another class than the one that is " in found.stderr
+    found = run(*words, first, "--target", first)
+    assert found.exit_code == 2
+    assert f"to name another class than --target, but got {first!r} for both." in found.stderr
+
+
 def test_boxes_are_those_of_the_model(model, birds, tmp_path):
     out = tmp_path / "boxes.json"
     assert run("boxes", model, birds, "--out", out, "--quiet").exit_code == 0
@@ -177,12 +193,14 @@ def test_backbone_reports():
 
 
 @pytest.mark.slow
-def test_export_writes_a_file(model, tmp_path):
+def test_export_writes_a_file_that_predict_takes(model, birds, tmp_path):
     out = tmp_path / "model.onnx"
     found = run("export", model, out)
     assert found.exit_code == 0
     assert re.fullmatch(r"Writing \S+, which takes .* minutes\n\S+: \d+\.\d MB\n", found.stderr)
     assert out.stat().st_size > 100_000
+    said = [run("predict", one, birds / "auk" / "0.png").stdout for one in (model, out)]
+    assert said[0] == said[1] != ""
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,25 @@ def test_maps_share_one_scale_and_bars_stand_under_them():
     np.testing.assert_allclose(heights / heights.max(), weights / weights.max(), atol=0.01)
 
 
+def test_maps_against_another_class_have_a_colour_for_each():
+    found = explanation(5)
+    maps = found.step_maps - 0.6
+    found = replace(found, step_maps=maps, against=torch.tensor([4, 1]), temperatures=None)
+    figure = found.figure()
+    headline = next(word for word in words(figure) if word.startswith("What"))
+    assert re.fullmatch(r"What speaks for A very .* \(orange\), not for Donau.* \(blue\)", headline)
+    peak = max(9 * float(maps[0].abs().max()), 16 * float(found.global_map[0].max()))
+    drawn = [axes.images[1] for axes in figure.axes if len(axes.images) == 2]
+    assert [image.get_clim() for image in drawn] == [(-peak, peak)] * 6
+    colors = drawn[0].cmap(np.array([0.0, 0.4999, 1.0]))
+    assert colors[0, 2] > 2 * colors[0, 0]  # blue
+    assert colors[2, 0] > 2 * colors[2, 2]  # orange
+    assert colors[1, 3] < 0.1 < 0.8 < colors[0, 3] == colors[2, 3]
+    assert {f"{-peak:.2g}", "0", f"{peak:.2g}"} <= {
+        text.replace("\N{MINUS SIGN}", "-") for text in words(figure)
+    }
+
+
 def test_boxes_and_pixels_are_where_and_what_they_were():
     found = explanation(2, 2)
     figure = found.figure(1)
@@ -419,7 +438,9 @@ def test_control_characters_of_a_class_name_are_shown_escaped():
 
 
 def test_wide_letters_take_the_room_of_two():
-    assert figure_sheet.wrapped("\u9de6" * 30, 1.0, lines=1, per_inch=10) == "\u2026"
+    assert figure_sheet.wrapped("\u9de6" * 30, 1.0, lines=1, per_inch=10) == (
+        "\u9de6" * 4 + "\u2026"
+    )
     assert figure_sheet.wrapped("\u9de6" * 5, 1.0, per_inch=10) == "\u9de6" * 5
     lines = figure_sheet.wrapped("\u9de6" * 9, 1.0, per_inch=10).split("\n")
     assert [len(line) for line in lines] == [5, 4]

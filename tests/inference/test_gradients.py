@@ -108,6 +108,79 @@ def test_the_oracle_sees_something_to_compare():
         assert max(peaks) > 1e-4
 
 
+class Rather(ClassifierOutputTarget):
+    """The logit of a class minus that of another."""
+
+    def __init__(self, category, other):
+        super().__init__(category)
+        self.other = other
+
+    def __call__(self, model_output):
+        return model_output[self.category] - model_output[self.other]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", KINDS)
+def test_maps_against_another_class_agree_with_pytorch_grad_cam(backbone):
+    model = make(backbone)
+    images, patches = inputs(patches=1)
+    found = model.explain(images, patches=patches, target=[2, 0], against=[4, 3])
+    assert found.against.tolist() == [4, 3]
+
+    def uncut(network, layer, views):
+        targets = [Rather(2, 4), Rather(0, 3)]
+        with GradCAM(network, [layer]) as cam:
+            cam(views, targets)
+            kept = cam.activations_and_grads
+            activations, gradients = (
+                part[0].numpy() for part in (kept.activations, kept.gradients)
+            )
+            return torch.from_numpy(
+                cam.get_cam_image(views, layer, targets, activations, gradients)
+            )
+
+    wanted = uncut(GlobalStream(model), model.global_backbone, images)
+    assert wanted.abs().max() > 1e-4
+    torch.testing.assert_close(found.global_map, wanted, rtol=1e-4, atol=1e-7)
+    for step in range(3):
+        wanted = uncut(OneStep(model, step), model.local_backbone, patches[:, 0])
+        torch.testing.assert_close(found.step_maps[:, 0, step], wanted, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("weighting", ["equal", "linear", "anytime"])
+def test_maps_against_a_class_are_the_opposite_of_those_for_it(weighting):
+    """Of uncut maps of single classes they are the difference, so that three go in a circle."""
+    model = make(patch_weighting=weighting, class_names=NAMES).double()
+    images, patches = (views.double() for views in inputs())
+
+    def maps(target, against):
+        found = model.explain(images, patches=patches, target=target, against=against)
+        return torch.cat([found.step_maps.flatten(), found.global_map.flatten()])
+
+    one, two, three = maps(0, "002.Coot"), maps("Coot", [2, 2]), maps(2, 0)
+    assert one.abs().max() > 1e-4
+    torch.testing.assert_close(maps(1, 0), -one)
+    torch.testing.assert_close(one + two + three, torch.zeros_like(one))
+
+
+def test_a_class_against_itself_is_refused():
+    model = make(class_names=NAMES)
+    images, patches = inputs()
+    answered = model.explain(images, patches=patches).target
+    for target, against, said in (
+        ([1, 2], [0, 2], "'Dodo' for images[1]"),
+        (None, answered, f"{NAMES[answered[0]][4:].replace('_', ' ')!r} for images[0]"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            model.explain(images, patches=patches, target=target, against=against)
+        assert str(caught.value) == (
+            "Expected `against` to be another class than the one that is explained, but both are "
+            f"{said}. Name the class to explain as `target`."
+        )
+    with pytest.raises(ValueError, match="^Expected `against` to be one of the model's 5 class na"):
+        model.explain(images, patches=patches, against="Walrus")
+
+
 @pytest.mark.parametrize("global_head", ["linear", "conv"])
 def test_maps_agree_with_finite_differences(global_head):
     model = make(global_head=global_head).double()

@@ -98,6 +98,9 @@ def test_figures_equal_loops_over_the_predictions(data):
         assert numbers[f"{stream}_top1"] == pytest.approx(found.answers.top(1)[stream])
         assert numbers[f"{stream}_top5"] == found.answers.top(5)[stream]
         shares = [row[k] / sum(row) for k, row in enumerate(confusion) if sum(row)]
+        of_classes = found.answers.per_class()[stream]
+        assert of_classes.isnan().tolist() == [sum(row) == 0 for row in confusion]
+        assert of_classes[~of_classes.isnan()].tolist() == pytest.approx(shares)
         assert numbers[f"{stream}_mean_per_class"] == pytest.approx(sum(shares) / len(shares))
     assert len(shares) == 6
     assert set(numbers) == {

@@ -64,6 +64,23 @@ def test_its_figures_are_those_of_the_evaluation(done):
         )
 
 
+def test_each_class_is_shown_with_its_share_and_the_worst_first(done):
+    text = text_of(done.report.read_text(encoding="utf-8"))
+    _, said = text.split("most often taken for")
+    rows = re.findall(r"(Sooty <b>Auk|emu|owl)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+) ", said)
+    answers = done.evaluation.answers
+    wanted = {}
+    for name in NAMES:
+        of_class = [a for a in answers if a.label == name]
+        for ranking in ("fused", "global_stream", "local_stream"):
+            right = [getattr(answer, ranking)[0][0] == name for answer in of_class]
+            wanted.setdefault(name.split(".")[-1].replace("_", " "), [len(of_class)]).append(
+                round(100 * sum(right) / len(right))
+            )
+    assert {name: [int(value) for value in values] for name, *values in rows} == wanted
+    assert [int(row[2]) for row in rows] == sorted(int(row[2]) for row in rows)
+
+
 def test_it_opens_without_a_network_and_escapes_names(done):
     page = done.report.read_text(encoding="utf-8")
     assert "<b>Auk" not in page
