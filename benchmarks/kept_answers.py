@@ -2,9 +2,11 @@
 
     python benchmarks/kept_answers.py docs/lab/answers/FILE.json                 # print the table
     python benchmarks/kept_answers.py docs/lab/answers/FILE.json --add runs/at-256
+    python benchmarks/kept_answers.py docs/lab/answers/FILE.json --than docs/lab/answers/OTHER.json
 
 A file holds the class that each run gave each test picture, so that runs of different days can be
-compared picture by picture. `--add` puts the finished runs of `recurrent-attention ablate` into it.
+compared picture by picture. `--add` puts the finished runs of `recurrent-attention ablate` into it;
+`--than` compares the looks of FILE with runs on pictures of another size.
 """
 
 import argparse
@@ -18,7 +20,7 @@ import torch
 from recurrent_attention._files import whole_file
 from recurrent_attention.training.ablation import results_of
 from recurrent_attention.training.ablation_rows import rows_of
-from recurrent_attention.training.ablation_table import Row, as_markdown
+from recurrent_attention.training.ablation_table import Row, as_markdown, lead_of
 from recurrent_attention.training.variants import VARIANTS, Variant
 
 SETTINGS = ("backbone", "image_size", "patch_size", "num_patches", "train_patches")
@@ -58,16 +60,17 @@ def add(file: Path, folder: Path) -> None:
         beside.write_text(json.dumps(kept, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
+def findings(kept: Kept, variant: Variant, seed: str) -> Kept:
+    """Return what a run found, as `rows_of` takes it."""
+    found = kept["runs"][variant.name][seed]
+    right = torch.tensor(found[variant.reads]) == torch.tensor(kept["labels"])
+    return {**found, "labels": kept["labels"], "right": right}
+
+
 def tables_in(file: Path, first: str = "anytime") -> dict[tuple[str, ...], tuple[Row, ...]]:
     """Return a table for each set of seeds: variants that have these in common with the first."""
     kept = json.loads(file.read_text(encoding="utf-8"))
-    labels, runs = torch.tensor(kept["labels"]), kept["runs"]
-
-    def findings(variant: Variant, seed: str) -> Kept:
-        found = runs[variant.name][seed]
-        right = torch.tensor(found[variant.reads]) == labels
-        return {**found, "labels": kept["labels"], "right": right}
-
+    runs = kept["runs"]
     together: dict[tuple[str, ...], list[Variant]] = {}
     for name in sorted(runs, key=list(VARIANTS).index):
         if shared := tuple(sorted(set(runs[first]) & set(runs[name]))):
@@ -77,12 +80,31 @@ def tables_in(file: Path, first: str = "anytime") -> dict[tuple[str, ...], tuple
     return {
         seeds: rows_of(
             variants,
-            {v.name: [findings(v, seed) for seed in seeds] for v in variants},
+            {v.name: [findings(kept, v, seed) for seed in seeds] for v in variants},
             kept["settings"],
             num_classes,
         )
         for seeds, variants in together.items()
     }
+
+
+def rows_than(file: Path, other: Path, first: str = "anytime") -> tuple[Row, ...]:
+    """Compare the first variant with all of another file, by the seeds that they have in common."""
+    ours, theirs = (json.loads(path.read_text(encoding="utf-8")) for path in (file, other))
+    if any(ours[name] != theirs[name] for name in ("pictures", "recipe")):
+        raise SystemExit(f"Expected the pictures and the recipe of {other} to be those of {file}.")
+    names = sorted(theirs["runs"], key=list(VARIANTS).index)
+    seeds = set(ours["runs"][first]).intersection(*(theirs["runs"][name] for name in names))
+
+    def rows(kept: Kept, name: str) -> tuple[Row, Row, torch.Tensor]:
+        variant = VARIANTS[name]
+        found = [findings(kept, variant, seed) for seed in sorted(seeds)]
+        made = rows_of([variant], {name: found}, kept["settings"], 1 + max(kept["labels"]))
+        return (*made, torch.stack([run["right"] for run in found]))
+
+    base, leader, right = rows(ours, first)
+    compared = [rows(theirs, name)[1:] for name in names]
+    return (base, leader, *(row._replace(lead=lead_of(right, its)) for row, its in compared))
 
 
 def main() -> None:
@@ -91,7 +113,11 @@ def main() -> None:
     )
     parser.add_argument("file", type=Path)
     parser.add_argument("--add", type=Path, metavar="FOLDER", help="of `ablate`")
+    parser.add_argument("--than", type=Path, metavar="OTHER", help="a file of the same pictures")
     args = parser.parse_args()
+    if args.than is not None:
+        print(as_markdown(rows_than(args.file, args.than)))
+        return
     if args.add is not None:
         add(args.file, args.add)
     for seeds, rows in tables_in(args.file).items():

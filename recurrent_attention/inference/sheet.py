@@ -124,7 +124,7 @@ class Sheet:
         bar.set_ticks(ticks)
         axes.set_yticklabels([f"{tick:.2g}" for tick in ticks], fontsize=SMALL, color=INK)
         axes.tick_params(length=2, pad=1.5, color=PALE)
-        middle = y + height / 2
+        middle = y + height / (2 * max(len(ticks) - 1, 1))  # between the two uppermost numbers
         self.text(x + width + 0.14, middle, "logits", va="center", color=PALE, rotation=90)
 
 
@@ -161,7 +161,7 @@ def overlay(
         colors = np.array([to_rgba(FOR if value > 0 else AGAINST) for value in strength])
     else:
         colors = colormaps["plasma"](np.linspace(0.15, 0.95, 256))
-    colors[:, 3] = abs(strength) ** 0.5 * 0.9  # clear where nothing is
+    colors[:, 3] = abs(strength) ** (0.7 if signed else 0.5) * 0.9  # clear where nothing is
     return axes.imshow(
         smooth.numpy(),
         cmap=ListedColormap(colors),
@@ -184,7 +184,8 @@ def outline(axes: Any, boxes: list[list[float]], colors: Sequence[str], numbered
         x0, y0, x1, y1 = boxes[number]
         shown = number < len(colors)
         color = colors[number] if shown else "white"
-        for edge, line in (("white", 3.0), (color, 1.6)) if shown else ((color, 0.6),):
+        lines = (1.6, 0.8) if color == PALE else (3.0, 1.6)  # those without a colour stand back
+        for edge, line in zip(("white", color), lines, strict=True) if shown else ((color, 0.6),):
             axes.add_patch(
                 Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=line)
             )

@@ -15,7 +15,7 @@ from recurrent_attention._version import __version__
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.inference.target_class import readable
-from recurrent_attention.training.answers import STREAMS, Answers
+from recurrent_attention.training.answers import KEPT, STREAMS, Answers
 from recurrent_attention.training.evaluation import Evaluation
 from recurrent_attention.training.fitting import FitResult
 from recurrent_attention.training.report_pictures import (
@@ -125,6 +125,8 @@ def _headline(numbers: Mapping[str, float], answers: Answers) -> list[dict[str, 
     right = answers.classes[:, :, 0] == answers.labels[:, None]
     both, alone = (right[:, STREAMS.index(stream)].double() for stream in ("fused", "global"))
     error = 100 * float((both - alone).std(correction=0)) / len(answers) ** 0.5
+    few = len(answers.class_names) <= KEPT  # all are among the best five
+    last, name = ("mean_per_class", "mean over classes") if few else ("top5", "top-5")
     return [
         {"value": f"{_percent(numbers['fused_top1'])} %", "name": "top-1, both streams"},
         {"value": f"{_percent(numbers['global_top1'])} %", "name": "top-1, whole picture alone"},
@@ -132,7 +134,7 @@ def _headline(numbers: Mapping[str, float], answers: Answers) -> list[dict[str, 
             "value": f"{gain:+.1f} ± {error:.1f}",
             "name": "points by looking at parts, with its standard error on the same pictures",
         },
-        {"value": f"{_percent(numbers['fused_top5'])} %", "name": "top-5, both streams"},
+        {"value": f"{_percent(numbers[f'fused_{last}'])} %", "name": f"{name}, both streams"},
     ]
 
 
@@ -211,19 +213,18 @@ def _explained(
         if right[i] and label not in seen and len(good) < GOOD:
             seen.add(label)
             good.append(i)
-    text = (
-        "The maps show what speaks for the answer that was given: yellow for much. Under each part "
-        "stands how much it counted."
-    )
+    counted = "Under each part stands how much it counted."
     return [
         {
             "title": "The worst mistakes",
-            "text": f"Answers that were wrong, and surest of themselves. {text}",
+            "text": "Answers that were wrong, and surest of themselves. In the maps orange speaks "
+            f"for the answer that was given, and blue for the right one. {counted}",
             "figures": [_figure(model, data, answers, i) for i in wrong],
         },
         {
             "title": "Right, and sure",
-            "text": f"The surest right answers, each of another class. {text}",
+            "text": "The surest right answers, each of another class. The maps show what speaks "
+            f"for the answer: yellow for much. {counted}",
             "figures": [_figure(model, data, answers, i) for i in good],
         },
     ]

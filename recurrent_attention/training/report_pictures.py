@@ -30,10 +30,15 @@ def thumbnail_as_url(data: TwoStreamDataset, index: int) -> str:
 def explained_as_url(
     model: TwoStreamClassifier, data: TwoStreamDataset, answers: Answers, index: int
 ) -> str:
-    """Return the figure of what speaks for the answer to a picture, in the boxes evaluated."""
+    """Return the figure of what speaks for the answer to a picture, in the boxes evaluated.
+
+    A wrong answer is compared with the right one.
+    """
     opened: Any = data.pictures.open(index)
     target = int(answers.classes[index, -1, 0])
-    explained = model.explain(opened, boxes=answers.boxes[index], target=target)
+    label = int(answers.labels[index])
+    against = None if label == target else label
+    explained = model.explain(opened, boxes=answers.boxes[index], target=target, against=against)
     shown = opened if isinstance(opened, Image.Image) else None
     return _url(pixels_of_figure(explained.figure(image=shown), DOTS_PER_INCH))
 
