@@ -219,9 +219,8 @@ def test_a_trained_model_is_explained(example, drawn, tmp_path, capsys):
     best = said.class_names[:2]
     printed = capsys.readouterr().out.split(f"{path}: {best[0]} rather than {best[1]}\n")[1]
     # Without its bias, a look's score is linear in what it saw.
-    scores = (
-        model.explain(picture, boxes=said.boxes).step_logits[0] - model.local_head.bias.detach()
-    )
+    bias = model.local_head.bias.detach()
+    scores = model.explain(picture, boxes=said.boxes).step_logits[0] - bias
     for line, look in zip(printed.splitlines(), scores.flatten(0, 1), strict=True):
         added = float(look[said.indices[0]] - look[said.indices[1]])
         assert line.endswith(f": {abs(added):.2f} for {best[0 if added > 0 else 1]}")
