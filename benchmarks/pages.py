@@ -17,8 +17,8 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def machine() -> str:
-    """Name the machine and the versions, for below a table."""
+def machine(threads: int | None = None) -> str:
+    """Name the machine, the threads (those of torch now) and the versions, for below a table."""
     versions = f"torch {torch.__version__}, timm {timm.__version__}"
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, {versions}"
@@ -26,8 +26,9 @@ def machine() -> str:
     model = about.partition("model name")[2].partition(": ")[2].partition("\n")[0]
     amx = "with AMX" if "amx_bf16" in about else "without AMX"
     half = "with" if "avx512_bf16" in about else "without"
-    threads = torch.get_num_threads()
-    return f"{model} ({amx}, {half} AVX-512 bf16), {threads} threads, {versions}"
+    threads = threads or torch.get_num_threads()
+    used = f"{threads} thread{'' if threads == 1 else 's'}"
+    return f"{model} ({amx}, {half} AVX-512 bf16), {used}, {versions}"
 
 
 def fill(page: Path, name: str, text: str) -> None:

@@ -28,6 +28,7 @@ PAGE = ROOT / "docs" / "speed.md"
 FIGURE = ROOT / "docs" / "speed.png"
 SECTIONS = ("head", "network", "profile", "kept", "serving", "predict", "many", "agreement",
             "decoding", "input", "explain", "looks", "growth")  # fmt: skip
+ON_ONE_THREAD = ("input", "explain")
 Section = Callable[[], list[str]]
 
 
@@ -64,9 +65,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="(default: 5)")
     args = parser.parse_args()
     for name, measure in sections(args).items():
-        text = "\n\n".join(
-            [*measure(), f"{machine()}; `--sections {name} --rounds {args.rounds}`."]
-        )
+        on = machine(1 if name in ON_ONE_THREAD else None)
+        text = "\n\n".join([*measure(), f"{on}; `--sections {name} --rounds {args.rounds}`."])
         print(f"{name}\n\n{text}\n", flush=True)
         fill(PAGE, name, text)
 

@@ -53,8 +53,8 @@ class TwoStreamClassifier(HubNetwork):
         in_chans: channels of images and patches.
         class_names: k names, kept with the model.
         temperatures: what `predict` divides the logits by after 0, 1, 2, ... patches, so that
-            probabilities mean what they say; `training.calibrate` fits them. The last counts for
-            more patches. None leaves the logits as they are.
+            probabilities mean what they say; `training.calibrate` fits them. The last covers
+            further patches. None leaves the logits as they are.
 
     Attributes:
         global_backbone: of the whole image, a `FeatureBackbone`.
@@ -184,11 +184,10 @@ class TwoStreamClassifier(HubNetwork):
             patches: ready patches instead of boxes: for one image (p 3 h w), normalised; for
                 several a list of these, or a tensor (b p 3 h w).
             top_k: how many classes to name, at least 1; all of them where the model has fewer.
-            looks: boxes to look at, the first ones, at most; None looks at all of them.
-            confidence: in [0, 1]: look at one more box only while the best class has a lower
-                probability than this, and only in the pictures where it has; a picture whose
-                global stream alone is sure is not looked into. Wants `patch_weighting="anytime"`.
-                None takes all looks at once.
+            looks: look at no more than the first `looks` boxes; None looks at all.
+            confidence: in [0, 1]: look at one more box only in pictures whose best class has a
+                lower probability than this; if the global stream alone is sure, take no look. Needs
+                `patch_weighting="anytime"`. None takes all looks at once.
 
         Returns:
             A `Prediction` for one image; for several a list in their order, empty for none.
@@ -236,8 +235,8 @@ class TwoStreamClassifier(HubNetwork):
             patches: as in `predict`; for a normalised batch with one patch an image also (b 3 h w).
             target: the class to explain: an index in [0, k), a name of `class_names`, or one for
                 each image; None for the class that both streams together answer.
-            against: another class, named likewise. The maps then show what speaks for the target
-                rather than for this one, which is above 0, and the opposite, which is below.
+            against: another class, named likewise. Values of the maps above 0 then speak for the
+                target rather than for this class, values below 0 the other way round.
 
         Returns:
             `Explanation` of all images, on the model's device. Its maps are those of Grad-CAM, one

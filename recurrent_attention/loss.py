@@ -19,11 +19,11 @@ class TwoStreamLoss(nn.Module):
         loss = CE(global_logits, targets) + local_weight * mean over p of CE(patch p, targets)
 
     A patch's logits are its `step_logits` weighted by its `step_weights`. With one patch this is
-    the paper's loss; with several, each is classified by itself, as if it had been the one that
-    the paper draws at random, while evaluation averages their logits. On frozen features that left
-    the local stream 2 to 4 points better than the cross-entropy of the averaged logits, which lets
-    the patches of a picture share the work (docs/lab/trials.md). Where the weights of
-    the patches are learned (`TwoStreamOutput.patch_weights`), the second term is
+    the paper's loss; with several, each is classified by itself, as if it had been the one that the
+    paper draws at random, while evaluation averages their logits. On frozen features that left the
+    local stream 2 to 4 points better than the cross-entropy of the averaged logits, which lets the
+    patches of a picture share the work (docs/lab/trials.md). Where the weights of the patches are
+    learned (`TwoStreamOutput.patch_weights`), `local_weight` multiplies
 
         CE(local_logits, targets) + 1/2 * mean over p of CE(patch p, targets)
 
@@ -96,7 +96,8 @@ class TwoStreamLoss(nn.Module):
         Raises:
             ValueError: if `targets` has another shape or no such class, or `weight` is of other
                 classes.
-            TypeError: if `output` is not the whole output, or `targets` are no integers of 64 bits.
+            TypeError: if `output` is not the whole output, or `targets` are integers of other than
+                64 bits (bytes are taken, too).
         """
         if not isinstance(output, TwoStreamOutput):
             raise TypeError(

@@ -208,7 +208,7 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
 
     @torch.no_grad()
     def propose_on_map(self, global_map: Tensor, images: Tensor) -> Tensor:
-        """Find the boxes that the global stream's answer rests on.
+        """Propose boxes where the global stream's classes differ most.
 
         Args:
             global_map: (b c h w) of the global backbone.

@@ -30,7 +30,7 @@ class AnytimeState(NamedTuple):
     def before(cls, look: Tensor) -> "AnytimeState":
         """Return the state before the first look.
 
-        Its `pooled` is not a number: nothing has been seen.
+        Its `pooled` is NaN: nothing has been seen.
 
         Args:
             look: (b c) like those to come.

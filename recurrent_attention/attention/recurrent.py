@@ -18,7 +18,8 @@ class RefinedAttentionOutput(NamedTuple):
     """The output of `RecurrentRefinedAttention` and `AnytimeAttention`.
 
     Attributes:
-        pooled: (b d) the weighted sum of the states, A in the paper.
+        pooled: (b d) the weighted sum of the states, A in the paper; of `AnytimeAttention` the last
+            state.
         states: (b t d) the recurrence's output at each step, phi(F^t) in the paper.
         weights: (b t) the temporal attention, positive, sums to 1 over t.
     """

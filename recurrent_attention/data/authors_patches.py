@@ -30,9 +30,9 @@ AUTHORS_PICTURE_SIDE = 448  # their boxes are in pixels of the whole picture res
 def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
     """Read a patch file in the format of the paper's authors (`train_patches.npy`).
 
-    The file holds float64 (n, p, 5), a row `[y0, y1, x0, x1, label]` in pixels of the whole picture
-    resized to 448 x 448, one entry for each picture of one split in the order of sorted class
-    folders and sorted file names; the order of `pictures` does not matter.
+    The file holds float64 (n, p, 5): the n pictures of one split in the order of sorted class
+    folders and sorted file names, each with p rows `[y0, y1, x0, x1, label]` in pixels of the whole
+    picture resized to 448 x 448. The order of `pictures` does not matter.
 
     Args:
         path: of the .npy file.

@@ -140,8 +140,8 @@ def read_boxes(path: str | Path, pictures: Pictures) -> Mapping[str, Tensor]:
     Raises:
         FileNotFoundError: if the file is missing.
         ValueError: if it is no such file, a picture has no boxes, or a box is empty or outside its
-            picture. That is asked of each picture where the file is JSON; boxes of a safetensors
-            file are compared with their picture when it is looked at.
+            picture. A JSON file is checked for each picture; boxes of a safetensors file are
+            compared with their picture when it is read.
     """
     path = Path(path)
     check_regular_file(path, "a file of boxes")

@@ -96,7 +96,7 @@ class StanfordDogs(Pictures):
 
     @cached_property
     def bounding_boxes(self) -> dict[str, tuple[Box, ...]]:
-        """Give each picture's dogs as boxes (x0, y0, x1, y1) in pixels, by relative file name.
+        """Map relative file names to boxes of the dogs, (x0, y0, x1, y1) in pixels.
 
         Read from the folder Annotation when first asked for; empty where that folder is absent.
 

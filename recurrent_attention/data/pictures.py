@@ -29,11 +29,11 @@ Opened = Image.Image | NDArray[np.uint8]
 class Pictures(Dataset[tuple[Opened, int]]):
     """Pictures by relative file name, each with a label.
 
-    `open` is the one door to their pixels: indexing, sizes, digests, views and `readable` go
-    through it. A data set whose pictures are no files, or are changed when they are opened,
-    overrides it.
+    Pixels are read by `open` alone: indexing, sizes, digests, views and `readable` go through it.
+    Override it if pictures are no files, or are changed when they are opened.
 
-    Indexing returns `(picture, label)`; the picture is an RGB `PIL.Image`, also of grayscale files.
+    Indexing returns `(picture, label)`; the picture is a `PIL.Image` in `mode`, also of grayscale
+    files, or an array of the `loader`.
 
     Args:
         root: the folder that the names are relative to.
@@ -141,7 +141,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
     def size(self, index: int) -> tuple[int, int]:
         """Return (width, height) of picture number `index` in pixels.
 
-        A file's header says it; what `open` was overridden for, or a loader, has to be opened.
+        Read it from the file's header; with a loader or an `open` of your own, open the picture.
         """
         if self.is_plain:
             return picture_size(self.path(index))
@@ -255,6 +255,7 @@ class Pictures(Dataset[tuple[Opened, int]]):
 
         Raises:
             ValueError: if `fraction` is not in (0, 1).
+            TypeError: if it is no number.
         """
         if isinstance(fraction, bool) or not isinstance(fraction, int | float):
             raise TypeError(f"Expected `fraction` to be a number, but got {fraction!r}.")

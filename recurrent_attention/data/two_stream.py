@@ -51,11 +51,11 @@ class TwoStreamSample(NamedTuple):
 class TwoStreamDataset(Dataset[TwoStreamSample]):
     """Pair each picture with its patches, by file name.
 
-    Patches are cut out of the original picture, at whole pixels, not out of the resized one; it is
-    decoded once, and a JPEG much larger than its views at a fraction of its size. In training
-    patches are drawn at random without repetition and kept best first, in evaluation they are the
-    first `num_patches`. A random crop or flip, or a transform of yours, changes picture and boxes
-    together.
+    Patches are cut out of the original picture, at whole pixels, not out of the resized one. A
+    picture is decoded once, and a JPEG much larger than its views at a fraction of its size. In
+    training, patches are drawn at random (twice only if a crop leaves too few) and kept best first;
+    in evaluation they are the first `num_patches`. A random crop or flip, or a transform of yours,
+    changes picture and boxes together.
 
     Args:
         pictures: what to read.
@@ -65,7 +65,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         patch_size: side of the square patches.
         num_patches: p, patches per image.
         train: draw patches at random, and flip and crop as told; otherwise everything is fixed.
-        flip: in training, mirror every other picture.
+        flip: in training, mirror a picture with probability 1/2.
         crop_scale: in training, the range of the random crop's area as a share of the picture, or
             None for the whole picture.
         augment: in training, a transform of `torchvision.transforms.v2`, or a function that takes
@@ -223,7 +223,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         return TwoStreamSample(image, patches, self.pictures.labels[index], boxes)
 
     def fixed_views(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return the whole picture and all its patches, without any chance.
+        """Return the whole picture and all its patches, without randomness.
 
         The whole picture is the same whatever its boxes are: a large JPEG is decoded once for it
         and once more, finer, for small boxes.

@@ -31,7 +31,7 @@ _MODULES = ("onnx", "onnxscript", "onnxruntime")
 def export_onnx(
     model: TwoStreamClassifier, path: str | os.PathLike[str], *, graph: Kind = "whole"
 ) -> None:
-    """Write a model, as it answers in eval mode, to an ONNX file, and check what it answers there.
+    """Write a model in eval mode to an ONNX file, and compare the answers of both.
 
     The inputs are `images` (b 3 h w), normalised, of `model.image_size` pixels, and with
     `graph="patches"` also `patches` (b p 3 h w) of `model.patch_size`; b and p are free. The

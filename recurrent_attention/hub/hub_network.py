@@ -42,7 +42,7 @@ class HubNetwork(
     def config(self) -> dict[str, Any]:
         """The arguments of `TwoStreamClassifier` that build the model as it is now, portable.
 
-        Of what names weights nothing is left, and the normalisation goes along.
+        Arguments that name weights are left out; the normalisation is included.
         """
         return config_of(self)
 
@@ -60,8 +60,8 @@ class HubNetwork(
 
         The configuration rebuilds the model without pretrained weights and without the folder or
         repository that a backbone came from, so that loading downloads nothing. All files are
-        written beside their places first and put there at the end: if that fails, or the process is
-        killed, what was saved there before is still whole. A model card that is there already
+        written under temporary names and renamed at the end: if that fails, or the process is
+        killed, each file there is whole, the old or the new one. A model card that is there already
         stays. Weights are saved in the dtype that they have.
 
         Args:
@@ -261,7 +261,7 @@ class HubNetwork(
     def generate_model_card(
         self, *args: Any, repo_id: str = "my-model", text: str | None = None, **kwargs: Any
     ) -> ModelCard:
-        """Describe the model to those who find it.
+        """Build the model card.
 
         Args:
             *args: as in `huggingface_hub.ModelHubMixin`, which takes none.
@@ -280,8 +280,8 @@ class HubNetwork(
         """Load weights saved from this class, or from the authors' network, wrapped or not.
 
         Args:
-            state_dict: names may carry `module.`, `_orig_mod.` or the name of the attribute that
-                the model was, or be the authors' (for `backbone="vgg19", global_head="conv"`).
+            state_dict: names may begin with `module.`, `_orig_mod.` or the attribute that held the
+                model, or be the authors' (for `backbone="vgg19", global_head="conv"`).
             strict: as in `torch.nn.Module.load_state_dict`.
             assign: as in `torch.nn.Module.load_state_dict`.
 

@@ -30,8 +30,7 @@ def load_checkpoint(
 
     Files of `torch.save` are read with `weights_only=True`: a pickle that asks for anything that
     could run code is refused, and the code does not run. If anything is wrong, the model stays as
-    it was. So do its modes, and the random state unless classifiers are new: those are drawn from
-    it.
+    it was. Its modes never change, and the random state only if new classifiers are drawn from it.
 
     Args:
         model: with the classes, sizes and backbones that it shall have. If the file has another

@@ -56,8 +56,8 @@ def open_picture(
     Only files of `PICTURE_FORMATS` are read, whatever their names say, and decoders of other
     formats are not tried. Gray levels of more than 8 bits are scaled: by the range that a TIFF file
     declares, else by the 16 bits that it has. Transparent pixels become white where `mode` has no
-    alpha. An animation shows its first frame. Of an open file everything is read, from its
-    beginning, and its position is the same afterwards where it has one.
+    alpha. An animation shows its first frame. An open file is read whole, from its beginning, and
+    keeps its position where it has one.
 
     Args:
         source: a path, a file opened in binary mode, or a PIL image, which stays as it is.

@@ -14,7 +14,8 @@ def build_demo(model: TwoStreamNetwork, *, title: str = TITLE) -> Any:
     The page shows the names with their probabilities, what each stream would say alone, the picture
     with its boxes, and look by look what speaks for the predicted class or for another one. The
     model answers as in eval mode, one picture at a time, and stays as it is. The page loads nothing
-    from other hosts and reports nothing to anybody. Dropped pictures are deleted when it ends.
+    from other hosts and reports nothing to anybody. The command `demo` deletes dropped pictures
+    when it ends; in Python they stay where Gradio keeps them (`GRADIO_TEMP_DIR`).
 
     Args:
         model: a `TwoStreamClassifier`, on any device.

@@ -28,9 +28,9 @@ NOTEBOOK_DPI = 100  # pixels per inch: the smallest letters are ten pixels high
 class Explanation(StreamMaps):
     """Maps of what speaks for a class in images, for both streams of a `TwoStreamClassifier`.
 
-    The unit of a map's cell is logits: before its negative cells were cut to 0, a map sums to the
-    gradient of the logit times the pooled features. Nothing is scaled, so steps, patches and images
-    can be compared, each stream with itself.
+    Cells are in logits: before its negative cells are cut to 0, a map sums to the gradient of the
+    logit times the pooled features. Nothing is scaled, so steps, patches and images can be
+    compared, each stream with itself.
 
     Attributes:
         step_maps: (b p t h w) what speaks for the target in each look at each patch; at least 0,

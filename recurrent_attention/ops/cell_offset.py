@@ -12,7 +12,7 @@ PROBE_IMAGES = 2  # with both axes four measurements: their mean errs by less th
 
 
 def measure_cell_offset(backbone: nn.Module, image_size: int, *, in_chans: int = 3) -> float:
-    """Measure how far right and down of the middle of its tile of the image a cell looks.
+    """Measure how far a cell looks right and down from the middle of its image tile.
 
     An image is divided into as many tiles as its map has cells, and a cell is usually taken to see
     what is around the middle of its tile. A convolution of kernel 3, stride 2 and padding 1 has the

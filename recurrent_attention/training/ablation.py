@@ -83,7 +83,7 @@ def ablate(
         device: as in `train`.
         num_workers: as in `train`.
         progress: show bars.
-        **arguments: further ones of `train`.
+        **arguments: further ones of `train`, but `boxes`, `report`, `resume` and `cache_dir`.
 
     Returns:
         `Ablation`.

@@ -94,7 +94,7 @@ class Answers:
         return f"<Answers to {len(self)} pictures of {len(self.class_names)} classes>"
 
     def top(self, count: int) -> dict[str, float]:
-        """Return the share of pictures whose class is among the best ones of each stream.
+        """Return the share of pictures whose class is among the `count` best of a stream.
 
         Args:
             count: of classes, in [1, 5].
@@ -134,7 +134,7 @@ class Answers:
         return {stream: float(shares.nanmean()) for stream, shares in self.per_class().items()}
 
     def confusion(self, stream: str = "fused") -> Tensor:
-        """Count how often each class was answered for each class.
+        """Count pictures by their class and the class answered.
 
         Args:
             stream: "global", "local" or "fused".

@@ -52,9 +52,9 @@ def calibrate(
 ) -> Calibration:
     """Fit the model's `temperatures`, so that answers of probability 0.9 are right 9 times in 10.
 
-    The answer is the same at any temperature; its probability is not, and with it where `predict`
-    stops (`confidence`). There is one temperature for the global stream's answer and one for those
-    after any number of looks, each of the least cross-entropy (Guo et al., 2017, arXiv:1706.04599).
+    A temperature changes no answer, but its probability, and so where `predict` stops
+    (`confidence`). There is one temperature for the global stream's answer and one for those after
+    any number of looks, each with the least cross-entropy (Guo et al., 2017, arXiv:1706.04599).
 
     Args:
         model: gets `temperatures`; nothing else changes, but for the device.

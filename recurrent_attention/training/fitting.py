@@ -67,10 +67,9 @@ def fit(
 
     With a run folder, a checkpoint is written after each epoch, every ten minutes within a longer
     one, and on SIGTERM or Ctrl-C, which then end the process with exit code 143 or 130; a second
-    Ctrl-C ends it at once. With `resume`, training goes on from the last one, and what comes out is
-    what would have come out without the break: on the same CPU bit for bit, in weights and in
-    metrics, but for the seconds. It holds for what draws from torch's generators, as data and
-    models of this package do.
+    Ctrl-C ends it at once. With `resume`, training goes on from the last checkpoint, and ends as it
+    would have without the break: on the same CPU bit for bit, in weights and in metrics, but for
+    the seconds. Data and models must draw from torch's generators, as those of this package do.
 
     Under `accelerate launch`, several processes share each batch of `Recipe.batch_size` times their
     number; batch norms see all of it.

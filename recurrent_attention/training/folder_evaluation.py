@@ -30,7 +30,7 @@ def evaluate_folder(
     num_workers: int = 0,
     progress: bool = True,
 ) -> Evaluation:
-    """Measure a model on a folder of pictures: its `test` part, or all of it without such a part.
+    """Measure a model on a folder of pictures: on its `test` part, if it has one.
 
     Args:
         model: proposes the boxes by itself; it stays as it is, but for the device.

@@ -89,10 +89,10 @@ def train(
     """Train a classifier on a folder of pictures, without labels of parts, and measure it.
 
     The classifier of the global stream is trained first, on its backbone as it is, and says where
-    to look. Then both streams are trained, and the epoch that is best on validation is kept. The
-    test pictures are looked at where the trained model itself proposes, as `predict` does. With
-    frozen backbones the classifier of the global stream stays as it was trained first, so that all
-    pictures are looked at where `predict` looks.
+    to look. Then both streams are trained, and the epoch that is best on validation is kept. In the
+    test pictures the trained model looks at boxes that it proposes itself, as in `predict`. With
+    frozen backbones the classifier of the global stream is not trained again, so that all pictures
+    are looked at where `predict` looks.
 
     Args:
         data: a folder as in `parts_of_folder`, or what that returned.

@@ -59,7 +59,7 @@ def parts_of_folder(data: str | PathLike[str], *, seed: int = 0) -> Parts:
 
     Returns:
         `Parts`. Without a test part a fifth of the pictures is split off, without a validation part
-        15 % of what is left. Of `train` and `val` alone, `val` is both.
+        15 % of what is left. With `train` and `val` alone, `val` is also the test.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no picture in it or in one of its parts.

@@ -25,8 +25,8 @@ class Recipe:
             momentum), "momentum" (SGD without it) and more.
         lr: learning rate of the backbones.
         head_lr: learning rate of all that is new: convolutions, attention and classifiers.
-        layer_decay: by what the rate of a backbone's layer is multiplied for each layer above it,
-            in (0, 1]; 1 is one rate for all (`timm.optim.param_groups_layer_decay`).
+        layer_decay: factor on the rate of a backbone's layer for each layer above it, in (0, 1]; 1
+            is one rate for all (`timm.optim.param_groups_layer_decay`).
         weight_decay: of the weights.
         decay_biases: decay biases and the parameters of norms as well.
         momentum: of SGD.

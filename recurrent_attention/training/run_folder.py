@@ -36,8 +36,8 @@ class RunFolder:
     The folder belongs to this process while this object lives: no second run works in it meanwhile.
 
     Raises:
-        FileExistsError: if something is in it without `resume`: it is never overwritten. With
-            `resume`, if it is not a run's. If another process works in it, which is named.
+        FileExistsError: if the folder holds something (without `resume`), or no run (with
+            `resume`), or another process works in it, which the message names.
     """
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:

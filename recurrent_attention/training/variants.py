@@ -84,7 +84,8 @@ VARIANTS = {
                 "and its mirror image", settings=_WHOLE, order="whole", reads="mirrored",
                 trained_as="two-networks"),
         Variant(name="two-scales", what="control: the whole picture at twice the side, and a "
-                "second network on it at the side", settings=_WHOLE, order="whole", wider=2.0),
+                "second network on it at the side of a patch", settings=_WHOLE, order="whole",
+                wider=2.0),
         Variant(name="larger", what="control: the global stream alone, at twice the side",
                 settings=_WHOLE, order="whole", wider=2.0, reads="global",
                 trained_as="two-scales"),

@@ -91,7 +91,7 @@ def check_pictures(
 ) -> CheckReport:
     """Decode every picture of a data set, and list what is wrong with it.
 
-    Found are pictures that cannot be read, decompression bombs (more than twice
+    It finds pictures that cannot be read, decompression bombs (more than twice
     `PIL.Image.MAX_IMAGE_PIXELS`, which are refused), sizes that differ from the file's header or
     are below 8 pixels, classes without pictures or missing from a part of the data, and pictures
     that are there more than once, within a part or across parts: the same file, or the same pixels
