@@ -68,9 +68,13 @@ def findings(kept: Kept, variant: Variant, seed: str) -> Kept:
 
 
 def tables_in(file: Path, first: str = "anytime") -> dict[tuple[str, ...], tuple[Row, ...]]:
-    """Return a table for each set of seeds: variants that have these in common with the first."""
+    """Return a table for each set of seeds: variants that have these in common with the first.
+
+    In a file of controls alone, the first of these takes its place.
+    """
     kept = json.loads(file.read_text(encoding="utf-8"))
     runs = kept["runs"]
+    first = first if first in runs else min(runs, key=list(VARIANTS).index)
     together: dict[tuple[str, ...], list[Variant]] = {}
     for name in sorted(runs, key=list(VARIANTS).index):
         if shared := tuple(sorted(set(runs[first]) & set(runs[name]))):
