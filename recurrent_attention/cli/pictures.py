@@ -30,7 +30,7 @@ from recurrent_attention.export import OnnxClassifier
 from recurrent_attention.images.reading import open_picture, picture_suffixes
 from recurrent_attention.images.views import mode_of
 from recurrent_attention.inference.many import FileAnswer, predict_files
-from recurrent_attention.inference.target_class import class_indices
+from recurrent_attention.inference.target_class import class_indices, readable
 
 LONGEST_STEM = 200  # bytes of a picture's name that a figure's name has
 pictures_argument = click.argument(
@@ -228,9 +228,9 @@ def explain(
 
 
 def _class_of(text: str, class_names: Sequence[str] | None) -> str | int:
-    """Return the name or the index that a text on the command line means."""
-    is_index = text not in (class_names or ()) and text.isdecimal()
-    return int(text) if is_index else text
+    """Return the name or the index that a text on the command line means; a name comes first."""
+    names = {*(class_names or ()), *map(readable, class_names or ())}
+    return int(text) if text.isdecimal() and text not in names else text
 
 
 @click.command()

@@ -172,7 +172,8 @@ def explain(
         for inputs in stream_inputs(model, images, boxes, patches):
             some = slice(done, done + len(inputs.images))
             classes = [None if one is None else one[some] for one in (wanted, others)]
-            parts.append(_explain_some(model, inputs, *classes))
+            places = [f"images[{index}]" for index in range(some.start, some.stop)]
+            parts.append(_explain_some(model, inputs, places, *classes))
             done = some.stop
     return _with_figure(_joined(parts))
 
@@ -221,7 +222,11 @@ def _stacked(given: list[Tensor | None]) -> Tensor | None:
 
 
 def _explain_some(
-    model: TwoStreamNetwork, inputs: StreamInputs, target: Tensor | None, against: Tensor | None
+    model: TwoStreamNetwork,
+    inputs: StreamInputs,
+    places: list[str],
+    target: Tensor | None,
+    against: Tensor | None,
 ) -> StreamMaps:
     """Explain pictures of one form, and say where their patches lie in the images."""
     height, width = inputs.images.shape[2:]
@@ -237,6 +242,7 @@ def _explain_some(
         boxes=torch.stack(boxes).to(inputs.images) if boxes else None,
         target=target,
         against=against,
+        places=places,
     )
     return replace(found, pictures=tuple(inputs.pictures))
 

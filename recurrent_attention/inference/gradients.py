@@ -52,6 +52,7 @@ def explain_views(
     boxes: Tensor | None = None,
     target: Target = None,
     against: Target = None,
+    places: Sequence[str] | None = None,
 ) -> StreamMaps:
     r"""Show what in images and patches speaks for a class, step by step.
 
@@ -82,6 +83,7 @@ def explain_views(
         target: the class to explain: an index in [0, k), a name of `model.class_names`, or b of
             them; None for the class that both streams together answer.
         against: the class to compare it with, named likewise; None: the class by itself.
+        places: what a message calls the images; default: "images[0]" and so on.
 
     Returns:
         `StreamMaps`, on the device of the images, without autograd history.
@@ -132,7 +134,7 @@ def explain_views(
             direction = one_hot(wanted, model.num_classes)
             if other is not None:
                 other = other.to(images.device)
-                _check_differs(wanted, other, model.class_names)
+                _check_differs(wanted, other, model.class_names, places)
                 direction = direction - one_hot(other, model.num_classes)
             gradients = _gradients(output, direction.to(dtype), global_leaf, pooled)
             global_gradient, step_gradients = gradients
@@ -171,15 +173,20 @@ def _cell_offsets(model: TwoStreamNetwork) -> tuple[float, float]:
     return model.cell_offset, model.local_cell_offset
 
 
-def _check_differs(target: Tensor, other: Tensor, class_names: Sequence[str] | None) -> None:
+def _check_differs(
+    target: Tensor,
+    other: Tensor,
+    class_names: Sequence[str] | None,
+    places: Sequence[str] | None,
+) -> None:
     same = (target == other).nonzero().flatten().tolist()
     if same:
         index = int(target[same[0]])
         name = index if class_names is None else repr(readable(class_names[index]))
-        place = f" for images[{same[0]}]" if len(target) > 1 else ""
+        place = f"images[{same[0]}]" if places is None else places[same[0]]
         raise ValueError(
             "Expected `against` to be another class than the one that is explained, but both are "
-            f"{name}{place}. Name the class to explain as `target`."
+            f"{name} for {place}. Name the class to explain as `target`."
         )
 
 

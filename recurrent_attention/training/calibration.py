@@ -126,6 +126,7 @@ def temperature_of(logits: Tensor, labels: Tensor) -> float:
     low, high = TEMPERATURES
     smoothing = 1 / (len(labels) + 2)
     with torch.inference_mode(False), torch.enable_grad():
+        logits, labels = logits.clone(), labels.clone()  # the caller's inference mode made them
         inverse = torch.ones((), dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.LBFGS(
             [inverse], max_iter=MOST_UPDATES, line_search_fn="strong_wolfe"

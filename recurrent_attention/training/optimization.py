@@ -8,6 +8,7 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from timm.scheduler.multistep_lr import MultiStepLRScheduler
 from torch import nn
 
+from recurrent_attention._errors import first_line
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.training.recipe import Recipe
 
@@ -69,13 +70,19 @@ def _of_part(groups: Groups, of_backbones: set[int], part: str, rate: float) -> 
 
 def optimizer_of(groups: Groups, recipe: Recipe) -> torch.optim.Optimizer:
     """Build the recipe's optimiser over groups of parameters, each with its rate."""
-    optimizer: torch.optim.Optimizer = OPTIM.create_optimizer_v2(
-        groups,
-        opt=recipe.optimizer,
-        lr=recipe.head_lr,
-        weight_decay=recipe.weight_decay,
-        momentum=recipe.momentum,
-    )
+    try:
+        optimizer: torch.optim.Optimizer = OPTIM.create_optimizer_v2(
+            groups,
+            opt=recipe.optimizer,
+            lr=recipe.head_lr,
+            weight_decay=recipe.weight_decay,
+            momentum=recipe.momentum,
+        )
+    except (AssertionError, ImportError) as error:  # of APEX and bitsandbytes
+        raise ValueError(
+            f"Expected `optimizer` to work on this machine, but {recipe.optimizer!r} says: "
+            f"{first_line(error)}. Take another one, such as adamw."
+        ) from error
     return optimizer
 
 

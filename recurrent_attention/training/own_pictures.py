@@ -1,6 +1,7 @@
 """From a folder of pictures to a trained and measured model: what the commands do."""
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from os import PathLike
@@ -173,6 +174,8 @@ def train(
         work["cache_dir"] = own_cache if cache_dir is None else Path(cache_dir)
     # A part has a file of its own: pictures of two parts can have the same relative name.
     files = {name: run.path / f"boxes-{name}.json" for name in every}
+    if not run.checkpoints.steps():  # a run that ended before one is begun anew, boxes and all
+        from_main(lambda: _remove(files.values()))
     first = dict(every)
     keep_head = boxes is None and recipe.freeze
     if keep_head:
@@ -234,6 +237,11 @@ def train(
             settings={"data": {"found": parts.found, **counts}, "recipe": asdict(recipe) | seen},
         )
     return Trained(model, found, fitted, run.path)
+
+
+def _remove(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
 
 
 def _notes(parts: Parts, found: Evaluation) -> str:

@@ -206,3 +206,8 @@ def _check_optimizer(name: Any) -> None:
             f"Expected `optimizer` to be a name of timm.optim.list_optimizers(), such as adamw or "
             f"sgd, but got {name!r}."
         )
+    if timms.get_optimizer_info(name).second_order:
+        raise ValueError(
+            f"Expected `optimizer` to need gradients alone, but {name!r} needs second derivatives. "
+            "Take another one, such as adamw."
+        )

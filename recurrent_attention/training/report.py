@@ -54,8 +54,14 @@ def write_report(
 
     Raises:
         ValueError: if `found` holds no answers, or those to other pictures.
+        TypeError: if `data` is no `TwoStreamDataset`; a `Subset` of one has no pictures to show.
         OSError: if the file cannot be written.
     """
+    if not isinstance(data, TwoStreamDataset):
+        raise TypeError(
+            f"Expected `data` to be a TwoStreamDataset, but got {type(data).__name__}. Choose "
+            "pictures before the data set is made: pictures.subset(indices)."
+        )
     answers = found.answers
     if answers is None or answers.names != data.pictures.names:
         raise ValueError(

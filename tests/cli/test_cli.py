@@ -14,6 +14,7 @@ from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.cli import main
+from recurrent_attention.cli.pictures import _class_of
 from recurrent_attention.inference.many import predict_files
 
 
@@ -147,6 +148,11 @@ def test_explain_draws_several_classes_beside_each_other(model, birds, tmp_path)
     first, second = sorted(out.iterdir())
     assert [first.name, second.name] == ["1-0-1.png", "1-0-2.png"]
     assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_class_that_is_shown_as_a_number_is_named_by_it():
+    names = ("1.two_euro", "2.0", "3.1")  # shown as "two euro", "0" and "1"
+    assert [_class_of(text, names) for text in ("1", "0", "2", "3.1")] == ["1", "0", 2, "3.1"]
 
 
 def test_explain_compares_a_class_with_another(model, birds, tmp_path):

@@ -7,6 +7,7 @@ from helpers.models import photo
 from PIL import Image
 
 from recurrent_attention.images.views import cut_view, pixels_of
+from recurrent_attention.inference import inputs as inference_inputs
 
 
 def make(**kwargs):
@@ -57,6 +58,14 @@ def test_a_list_is_explained_as_its_pictures(tmp_path):
     # Without a target, each for its own answer.
     own = model.explain(pictures)
     assert torch.equal(own.target, own.logits.argmax(1))
+
+
+@pytest.mark.parametrize("a_pass", [1, 2])
+def test_a_list_names_the_picture_whose_classes_are_alike(a_pass, monkeypatch):
+    monkeypatch.setattr(inference_inputs, "PICTURES_PER_PASS_CPU", a_pass)
+    pictures = [photo(seed) for seed in range(4)]
+    with pytest.raises(ValueError, match=r"both are 'coot' for images\[3\]\. Name the "):
+        make().explain(pictures, target=[0, 1, 2, 2], against=[1, 2, 0, 2])
 
 
 def test_a_batch_of_bytes_is_explained_as_its_pictures():

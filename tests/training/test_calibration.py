@@ -51,6 +51,13 @@ def test_answers_that_are_mostly_wrong_become_as_flat_as_can_be():
     assert temperature_of(logits, torch.tensor([1, 0])) == 100.0
 
 
+def test_it_is_found_under_inference_mode():
+    logits = torch.tensor([[[4.0, 0.0]], [[0.0, 4.0]]], dtype=torch.float64)
+    wanted = temperature_of(logits, torch.tensor([0, 1]))
+    with torch.inference_mode():
+        assert temperature_of(logits + 0, torch.tensor([0, 1])) == wanted
+
+
 @pytest.mark.parametrize("way", ["anytime", "linear"])
 def test_it_is_kept_in_the_model_and_changes_no_answer(colored_pictures, way):
     _, data = make_data(colored_pictures)

@@ -87,6 +87,14 @@ def test_nesterov_needs_momentum():
     )
 
 
+def test_optimizers_that_cannot_work_here_are_refused():
+    with pytest.raises(ValueError, match="^Expected `optimizer` to need gradients "):
+        Recipe(optimizer="adahessian")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="^Expected `optimizer` to work on this "):
+            build_optimizer(make_model(), Recipe(optimizer="fusedlamb"))
+
+
 @pytest.mark.slow
 def test_clipping_bounds_the_update(colored_pictures):
     """Plain SGD moves the weights by the rate times the gradient."""

@@ -8,10 +8,12 @@ import re
 import shutil
 
 import pytest
+import torch
 from helpers.command import run
 from helpers.models import photo
 from helpers.runs import QUIET
 from PIL import Image
+from torch.utils.data import Subset
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention.data import TwoStreamDataset, read_boxes
@@ -25,6 +27,7 @@ from recurrent_attention.training import (
     train,
     write_report,
 )
+from recurrent_attention.training.loop import TrainingLoop
 from recurrent_attention.training.run_folder import check_free
 
 NAMES = ["003.Sooty_<b>Auk", "emu", "owl"]
@@ -165,6 +168,35 @@ def test_a_folder_of_a_run_that_never_began_is_free(birds, tmp_path):
     (tmp_path / "run" / "boxes-train.json").touch()
     with pytest.raises(FileExistsError, match=r"go on with its run: resume=True \(--resume\)\.$"):
         check_free(tmp_path / "run", resume=False)
+
+
+@pytest.mark.slow
+def test_a_run_that_ends_before_its_first_checkpoint_begins_anew(birds, tmp_path, monkeypatch):
+    """Also its boxes, and the classifier that proposed them: the model begins with it."""
+    words = {"pretrained": False, "image_size": 64, "patch_size": 32, "num_patches": 2}
+    words |= {"recipe": Recipe.fine_tuning(epochs=1, batch_size=4), "report": False, **QUIET}
+
+    def weights(name, **more):
+        found = train(birds, out=tmp_path / name, **words, **more)
+        return found.model.state_dict()
+
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    for backbone in ("test_resnet", "test_convnext"):  # resumed with another one, too
+        whole = weights(f"whole-{backbone}", backbone=backbone)
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingLoop, "_look_around", fail)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                weights(f"cut-{backbone}", backbone="test_resnet")
+        assert (tmp_path / f"cut-{backbone}" / "boxes-train.json").is_file()
+        resumed = weights(f"cut-{backbone}", backbone=backbone, resume=True)
+        assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+
+
+def test_a_report_on_a_subset_is_refused(done, tmp_path):
+    with pytest.raises(TypeError, match="^Expected `data` to be a TwoStreamDataset, but"):
+        write_report(tmp_path / "page.html", done.model, Subset([1, 2], [0]), done.evaluation)
 
 
 def test_frozen_backbones_see_their_own_size_and_refuse_changing_views_at_once(birds, tmp_path):
