@@ -169,10 +169,7 @@ def _as_csv(answers: list[FileAnswer], top_k: int) -> str:
     multiple=True,
     help="Class to explain, a name or an index; repeatable.  [default: its own answer]",
 )
-@click.option(
-    "--against",
-    help="Class to compare it with: what speaks for the one, and what for the other.",
-)
+@click.option("--against", help="Class to compare it with, in a second colour.")
 @device_option
 def explain(
     model: str,
