@@ -172,8 +172,7 @@ def explain(
         for inputs in stream_inputs(model, images, boxes, patches):
             some = slice(done, done + len(inputs.images))
             classes = [None if one is None else one[some] for one in (wanted, others)]
-            places = [f"images[{index}]" for index in range(some.start, some.stop)]
-            parts.append(_explain_some(model, inputs, places, *classes))
+            parts.append(_explain_some(model, inputs, *classes, first=done))
             done = some.stop
     return _with_figure(_joined(parts))
 
@@ -224,9 +223,10 @@ def _stacked(given: list[Tensor | None]) -> Tensor | None:
 def _explain_some(
     model: TwoStreamNetwork,
     inputs: StreamInputs,
-    places: list[str],
     target: Tensor | None,
     against: Tensor | None,
+    *,
+    first: int,
 ) -> StreamMaps:
     """Explain pictures of one form, and say where their patches lie in the images."""
     height, width = inputs.images.shape[2:]
@@ -242,7 +242,7 @@ def _explain_some(
         boxes=torch.stack(boxes).to(inputs.images) if boxes else None,
         target=target,
         against=against,
-        places=places,
+        first=first,
     )
     return replace(found, pictures=tuple(inputs.pictures))
 

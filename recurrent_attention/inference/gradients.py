@@ -52,7 +52,7 @@ def explain_views(
     boxes: Tensor | None = None,
     target: Target = None,
     against: Target = None,
-    places: Sequence[str] | None = None,
+    first: int = 0,
 ) -> StreamMaps:
     r"""Show what in images and patches speaks for a class, step by step.
 
@@ -83,7 +83,7 @@ def explain_views(
         target: the class to explain: an index in [0, k), a name of `model.class_names`, or b of
             them; None for the class that both streams together answer.
         against: the class to compare it with, named likewise; None: the class by itself.
-        places: what a message calls the images; default: "images[0]" and so on.
+        first: what a message counts the images from, as they may be some of more.
 
     Returns:
         `StreamMaps`, on the device of the images, without autograd history.
@@ -134,7 +134,7 @@ def explain_views(
             direction = one_hot(wanted, model.num_classes)
             if other is not None:
                 other = other.to(images.device)
-                _check_differs(wanted, other, model.class_names, places)
+                _check_differs(wanted, other, model.class_names, first)
                 direction = direction - one_hot(other, model.num_classes)
             gradients = _gradients(output, direction.to(dtype), global_leaf, pooled)
             global_gradient, step_gradients = gradients
@@ -174,19 +174,15 @@ def _cell_offsets(model: TwoStreamNetwork) -> tuple[float, float]:
 
 
 def _check_differs(
-    target: Tensor,
-    other: Tensor,
-    class_names: Sequence[str] | None,
-    places: Sequence[str] | None,
+    target: Tensor, other: Tensor, class_names: Sequence[str] | None, first: int
 ) -> None:
     same = (target == other).nonzero().flatten().tolist()
     if same:
         index = int(target[same[0]])
         name = index if class_names is None else repr(readable(class_names[index]))
-        place = f"images[{same[0]}]" if places is None else places[same[0]]
         raise ValueError(
             "Expected `against` to be another class than the one that is explained, but both are "
-            f"{name} for {place}. Name the class to explain as `target`."
+            f"{name} for images[{first + same[0]}]. Name the class to explain as `target`."
         )
 
 

@@ -109,9 +109,10 @@ def looks_figure(answers: Answers) -> Figure:
         linewidth=1,
         label="until it is sure",
     )
-    places = [(one.mean_looks, 100 * one.top1) for one in stopped]
-    for at in labels_apart(axes, places[::-1], width=26):
-        one, place = stopped[::-1][at], places[::-1][at]
+    surest_first = stopped[::-1]
+    places = [(one.mean_looks, 100 * one.top1) for one in surest_first]
+    for at in labels_apart(axes, places, width=26):
+        one, place = surest_first[at], places[at]
         axes.annotate(
             f"{100 * one.confidence:.0f} %",
             place,
