@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from recurrent_attention._errors import first_line
 from recurrent_attention.attention import AnytimeAttention, AnytimeState
+from recurrent_attention.export.antialiasing import ResizingByMatrices
 from recurrent_attention.network import TwoStreamNetwork
 
 Kind = Literal["whole", "patches", "boxes", "global", "look", "predict"]
@@ -141,14 +142,15 @@ def translate(graph: OnnxGraph) -> Any:
         ValueError: if it is too large for one file.
     """
     inputs = graph.example(BATCH, PATCHES)
-    outputs = list(graph.answer(**inputs))
+    with (resizing := ResizingByMatrices()):
+        outputs = list(graph.answer(**inputs))
     axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("patches_per_image")}
     dynamic: dict[str, dict[int, Any]] = {name: {0: axes[0]} for name in inputs}
     if graph.kind == "patches":
         dynamic["patches"] = axes
     if graph.kind == "predict":  # graphs of their own, once they are taken apart
         dynamic = {name: {0: torch.export.Dim(f"batch_of_{name}")} for name in inputs}
-    with _quiet():
+    with _quiet(), resizing:
         try:
             program = torch.onnx.export(
                 graph,
@@ -204,8 +206,6 @@ def check_answers(graph: OnnxGraph, path: os.PathLike[str]) -> None:
         share = float(difference.max() / tensor.abs().max()) if len(difference) else float("nan")
         if not share <= TOLERANCE:  # a NaN compares false
             why = "onnxruntime computes something in this backbone otherwise. Take another backbone"
-            if name == "finer_map":  # position embeddings are resized for it, antialiased
-                why += f", or build the model with image_size={graph.model.proposal_size}"
             if not bool(tensor.isfinite().all()):
                 why = "the model's own are not finite"
             raise RuntimeError(

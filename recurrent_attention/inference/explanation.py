@@ -16,7 +16,7 @@ from recurrent_attention.inference.checks import (
     given_by_picture,
     is_one,
 )
-from recurrent_attention.inference.gradients import StreamMaps, explain_views
+from recurrent_attention.inference.gradients import StreamMaps, check_differs, explain_views
 from recurrent_attention.inference.inputs import Picture, StreamInputs, stream_inputs
 from recurrent_attention.inference.target_class import Target, class_indices
 from recurrent_attention.network import TwoStreamNetwork
@@ -166,6 +166,8 @@ def explain(
     known = (count, model.num_classes, model.class_names)
     wanted = class_indices(target, *known)
     others = class_indices(against, *known, argument="against")
+    if wanted is not None and others is not None:  # before a long list is begun
+        check_differs(wanted, others, model.class_names, 0)
     parts: list[StreamMaps] = []
     with eval_view(model) as model, torch.inference_mode(False), torch.no_grad():
         done = 0

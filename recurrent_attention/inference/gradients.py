@@ -134,7 +134,7 @@ def explain_views(
             direction = one_hot(wanted, model.num_classes)
             if other is not None:
                 other = other.to(images.device)
-                _check_differs(wanted, other, model.class_names, first)
+                check_differs(wanted, other, model.class_names, first)
                 direction = direction - one_hot(other, model.num_classes)
             gradients = _gradients(output, direction.to(dtype), global_leaf, pooled)
             global_gradient, step_gradients = gradients
@@ -173,9 +173,10 @@ def _cell_offsets(model: TwoStreamNetwork) -> tuple[float, float]:
     return model.cell_offset, model.local_cell_offset
 
 
-def _check_differs(
+def check_differs(
     target: Tensor, other: Tensor, class_names: Sequence[str] | None, first: int
 ) -> None:
+    """Raise a ValueError where a class is compared with itself; count images from `first`."""
     same = (target == other).nonzero().flatten().tolist()
     if same:
         index = int(target[same[0]])

@@ -110,6 +110,15 @@ def test_the_file_is_an_onnx_file_like_any_other(exported):
     assert inputs == {"images", "patches", *finer}
 
 
+def test_position_embeddings_are_resized_as_torch_does(tmp_path):
+    model = make(backbone="test_vit", image_size=160)
+    assert model.proposal_size > model.image_size
+    nn.init.normal_(model.global_backbone.model.pos_embed)  # untrained ones are next to nothing
+    export_onnx(model, tmp_path / "model.onnx", graph="predict")
+    pictures = [photo(seed) for seed in range(3)]
+    assert_same(OnnxClassifier(tmp_path / "model.onnx").predict(pictures), model.predict(pictures))
+
+
 def test_the_command_answers_as_with_the_folder(exported, tmp_path):
     model, path = exported
     model.save_pretrained(tmp_path / "model")

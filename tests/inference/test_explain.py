@@ -65,7 +65,10 @@ def test_a_list_names_the_picture_whose_classes_are_alike(a_pass, monkeypatch):
     monkeypatch.setattr(inference_inputs, "PICTURES_PER_PASS_CPU", a_pass)
     pictures = [photo(seed) for seed in range(4)]
     with pytest.raises(ValueError, match=r"both are 'coot' for images\[3\]\. Name the "):
-        make().explain(pictures, target=[0, 1, 2, 2], against=[1, 2, 0, 2])
+        make().explain([*pictures[:3], "no/file.png"], target=[0, 1, 2, 2], against=[1, 2, 0, 2])
+    own = int(make().explain(pictures[3]).target)  # known once the picture is read
+    with pytest.raises(ValueError, match=r"both are '.*' for images\[3\]\. Name the "):
+        make().explain(pictures, against=[*[(own + 1) % 3] * 3, own])
 
 
 def test_a_batch_of_bytes_is_explained_as_its_pictures():
