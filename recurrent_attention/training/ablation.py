@@ -49,6 +49,7 @@ class Ablation(NamedTuple):
         return as_markdown(self.rows)
 
 
+@torch.inference_mode(False)  # the weights of a model that is built in it cannot be trained
 def ablate(
     data: str | PathLike[str] | Parts,
     *,

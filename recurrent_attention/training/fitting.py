@@ -108,6 +108,7 @@ def fit(
             device or a tracker is not there, `patience` has no validation data to count on, or a
             checkpoint is damaged or of another training.
         TypeError: if the data are no `TwoStreamDataset`.
+        RuntimeError: if weights were made under `torch.inference_mode`.
         FloatingPointError: if the loss or a weight is no longer finite. It names epoch, update,
             learning rate and pictures; the last good checkpoint stays.
         FileExistsError: if `run_folder` holds checkpoints already, without `resume`.

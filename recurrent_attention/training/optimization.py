@@ -22,12 +22,22 @@ def backbone_parameters(model: TwoStreamClassifier) -> list[nn.Parameter]:
 
 
 def check_trainable(model: TwoStreamClassifier) -> None:
-    """Refuse weights in float16, of which an optimiser's averages underflow."""
+    """Refuse weights in float16, of which an optimiser's averages underflow, and without gradients.
+
+    Raises:
+        ValueError: if weights are in float16.
+        RuntimeError: if weights were made under `torch.inference_mode`.
+    """
     if next(model.parameters()).dtype == torch.float16:
         raise ValueError(
             "Expected weights in float32, bfloat16 or float64 to train, but got torch.float16, in "
             "which an optimiser's averages underflow. Call model.float(); Recipe(precision='fp16') "
             "trains it in mixed precision."
+        )
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise RuntimeError(
+            "Expected weights that can have gradients, but got some that were made under "
+            "torch.inference_mode(). Build or load the model outside of it."
         )
 
 

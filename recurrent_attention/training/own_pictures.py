@@ -8,6 +8,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from recurrent_attention._devices import Device
 from recurrent_attention.backbone.creation import native_size
 from recurrent_attention.classifier import TwoStreamClassifier
@@ -64,6 +66,7 @@ class Trained(NamedTuple):
         return self.folder / "report.html"
 
 
+@torch.inference_mode(False)  # the weights of a model that is built in it cannot be trained
 def train(
     data: str | PathLike[str] | Parts,
     *,

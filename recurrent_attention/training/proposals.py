@@ -100,6 +100,7 @@ def fit_global_head(
         ValueError: if the pictures have classes that the model has not, there is none, the head is
             frozen, or the device is not there.
         TypeError: if `pictures` are no `Pictures`.
+        RuntimeError: if weights were made under `torch.inference_mode`.
     """
     recipe = recipe or Recipe(epochs=15, label_smoothing=0.1, freeze=True)
     classes = labels_for(model, pictures)

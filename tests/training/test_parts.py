@@ -121,6 +121,7 @@ def test_training_leaves_the_random_state(tmp_path):
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(6)  # which has no part in it
     shutil.rmtree(tmp_path / "run")
-    again = train(birds, out=tmp_path / "run", recipe=recipe, report=False, **SMALL)
+    with torch.inference_mode():
+        again = train(birds, out=tmp_path / "run", recipe=recipe, report=False, **SMALL)
     for name, weight in first.model.state_dict().items():
         assert torch.equal(weight, again.model.state_dict()[name]), name

@@ -290,6 +290,18 @@ def test_gradients_that_were_switched_off(pictures, mode):
         assert torch.equal(model.state_dict()[name], value), name
 
 
+def test_weights_that_can_have_no_gradient_are_refused(pictures):
+    with torch.inference_mode():
+        model = make()
+    data = views(make(), pictures, train=True)
+    for call in (
+        lambda: fit_global_head(model, pictures, recipe=ONCE, **QUIET),
+        lambda: fit(model, data, recipe=ONCE, **QUIET),
+    ):
+        with pytest.raises(RuntimeError, match="^Expected weights that can have gradients, but "):
+            call()
+
+
 def test_what_the_user_froze_stays(pictures):
     model = make()
     model.global_head.requires_grad_(False)
