@@ -31,10 +31,10 @@ FIRST_PORT, PORTS = 7860, 100  # where Gradio itself begins, and how many it tri
 @click.option("--open/--no-open", "browser", default=False, help="Open the page in a browser.")
 @device_option
 def demo(model: str, host: str, port: int | None, browser: bool, device: str) -> None:
-    """Serve a page where MODEL explains pictures that are dropped on it.
+    """Serve a page where MODEL explains pictures.
 
-    Its names with probabilities, its boxes, and look by look what speaks for a class. Ctrl-C ends
-    it.
+    Drop pictures on it: it shows names with probabilities, boxes, and look by look what speaks for
+    a class. Ctrl-C ends it.
     """
     try:
         free = free_port(host, port)

@@ -24,6 +24,10 @@ class Failed(click.ClickException):
 class OneSentence(click.Group):
     """A group whose subcommands end in a sentence where the package raises one, not a traceback."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the subcommands in the order in which they are needed, not by letter."""
+        return list(self.commands)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a subcommand."""
         try:
@@ -53,15 +57,15 @@ def main() -> None:
 
 
 for command in (
+    pictures.check,
     training.train,
-    training.evaluate,
-    training.ablate,
     pictures.predict,
     pictures.explain,
-    pictures.boxes,
-    pictures.check,
     demo.demo,
-    models.backbone,
+    training.evaluate,
     models.export,
+    models.backbone,
+    pictures.boxes,
+    training.ablate,
 ):
     main.add_command(command)

@@ -16,13 +16,19 @@ from recurrent_attention.export.onnx import KINDS, export_onnx
 @click.command()
 @click.argument("name")
 @click.option(
-    "--image-size", type=at_least_one, help="Side in pixels.  [default: 448, or what it takes]"
+    "--image-size",
+    type=at_least_one,
+    help="Side of the whole picture, in pixels.  [default: 448, or the size that it takes]",
 )
 @click.option(
-    "--patch-size", type=at_least_one, help="Side in pixels.  [default: 224, or what it takes]"
+    "--patch-size",
+    type=at_least_one,
+    help="Side of a patch, in pixels.  [default: 224, or the size that it takes]",
 )
 @click.option("--classes", type=at_least_one, default=200, show_default=True)
-@click.option("--patches", type=at_least_one, default=1, show_default=True, help="Of each image.")
+@click.option(
+    "--patches", type=at_least_one, default=1, show_default=True, help="Patches of each image."
+)
 @click.option(
     "--batch-size",
     type=at_least_one,
@@ -38,10 +44,10 @@ def backbone(
     patches: int,
     batch_size: int,
 ) -> None:
-    """Say whether the timm model NAME works as both streams, and what that costs.
+    """Say whether the timm model NAME works as both streams.
 
-    Maps, parameters, multiply-adds, memory of a training step; nothing is downloaded. The exit
-    status is 1 if it does not work.
+    And what it costs: maps, parameters, multiply-adds, memory of a training step. Nothing is
+    downloaded. The exit status is 1 if it does not work.
     """
     report = check_backbone(
         name,

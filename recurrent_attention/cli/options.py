@@ -14,7 +14,7 @@ num_workers_option = click.option(
     "--num-workers",
     type=click.IntRange(0),
     default=0,
-    help="Processes that read.",
+    help="Processes that read pictures.",
     show_default=True,
 )
 device_option = click.option(

@@ -88,11 +88,11 @@ def predict(
     quiet: bool,
     **words: Any,
 ) -> None:
-    """Name what is on PICTURES: files, or folders of them, at any depth.
+    """Name what is on PICTURES, files or folders of them.
 
     MODEL is a folder that save_pretrained wrote, a repository on the Hub, or a file of "export
     MODEL FILE", which onnxruntime runs. A file that cannot be read is named with its reason, and
-    stops nothing; the exit status is then 1.
+    stops nothing; the exit status is then 1. Folders are read at any depth.
     """
     files = files_of(pictures)
     if table is not None:
@@ -179,7 +179,7 @@ def explain(
     against: str | None,
     device: str,
 ) -> None:
-    """Draw what in PICTURES speaks for a class, for both streams of MODEL.
+    """Draw what in PICTURES speaks for a class, in both streams.
 
     A file that cannot be read is named with its reason, and stops nothing, nor does a picture whose
     answer is the class of --against; the exit status is then 1.
@@ -236,7 +236,7 @@ def _class_of(text: str, class_names: Sequence[str] | None) -> str | int:
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("boxes.json"), show_default=True
 )
-@click.option("--num-patches", type=at_least_one, help="For each picture.  [default: the model's]")
+@click.option("--num-patches", type=at_least_one, help="Boxes a picture.  [default: the model's]")
 @device_option
 @num_workers_option
 @quiet_option
@@ -249,10 +249,10 @@ def boxes(
     num_workers: int,
     **words: Any,
 ) -> None:
-    """Write a file of label-free boxes for all pictures in FOLDER, at any depth.
+    """Write a file of boxes to look at in the pictures of FOLDER.
 
-    A file that cannot be read is named with its reason, and stops nothing; the exit status is
-    then 1.
+    MODEL proposes them; no labels are read. FOLDER is read at any depth. A file that cannot be read
+    is named with its reason, and stops nothing; the exit status is then 1.
     """
     from recurrent_attention.training import propose_boxes_for
 

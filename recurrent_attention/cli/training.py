@@ -16,56 +16,17 @@ from recurrent_attention.cli.options import (
     precision_option_of,
     quiet_option,
 )
+from recurrent_attention.cli.recipe_options import recipe_of, recipe_options
 from recurrent_attention.data.augmentation import NAMED, named_augment
 
-positive = click.FloatRange(0, min_open=True)
-share = click.FloatRange(0, 1)
 precision_option = precision_option_of("auto")
 weights_option = click.option(
-    "--weights", help="File of its weights, or none.  [default: timm downloads them]"
+    "--weights",
+    help="File of the backbone's weights, or none.  [default: timm downloads them]",
 )
 VARIANT_NAMES = ("anytime", "linear", "recurrent", "paper", "one-step", "largest-first",
                  "smallest-first", "scattered", "two-networks", "ten-crop", "mirrored",
                  "two-scales", "larger", "largest")  # fmt: skip
-# Each is an attribute of `Recipe`, which has the default.
-RECIPE = ("epochs", "batch_size", "lr", "head_lr", "layer_decay", "weight_decay", "ema_decay",
-          "clip_grad", "label_smoothing", "mixup", "cutmix", "class_balance", "patience",
-          "grad_checkpointing", "compile", "seed")  # fmt: skip
-RECIPE_OPTIONS = (
-    click.option("--epochs", type=at_least_one, help="Passes over the pictures.  [default: 15]"),
-    click.option("--batch-size", type=at_least_one, help="Of each process.  [default: 32]"),
-    click.option("--lr", type=positive, help="Of the backbones.  [default: 1e-4]"),
-    click.option("--head-lr", type=positive, help="Of what is new.  [default: 2e-3]"),
-    click.option(
-        "--layer-decay",
-        type=click.FloatRange(0, 1, min_open=True),
-        help="Rate of a layer, by that above.  [default: 1]",
-    ),
-    click.option("--weight-decay", type=click.FloatRange(0), help="[default: 0.05]"),
-    click.option("--ema-decay", type=share, help="Of the averaged weights.  [default: 0.9998]"),
-    click.option("--clip-grad", type=positive, help="Largest norm of the gradients.  [default: 1]"),
-    click.option(
-        "--label-smoothing", type=click.FloatRange(0, 1, max_open=True), help="[default: 0.1]"
-    ),
-    click.option("--mixup", type=click.FloatRange(0), help="Alpha.  [default: 0, none]"),
-    click.option("--cutmix", type=click.FloatRange(0), help="Alpha.  [default: 0, none]"),
-    click.option(
-        "--class-balance",
-        type=click.Choice(["none", "loss", "sampler"]),
-        help="For classes of unequal size.  [default: none]",
-    ),
-    click.option("--patience", type=at_least_one, help="End after so many worse epochs."),
-    click.option("--grad-checkpointing", is_flag=True, default=None, help="Less memory, slower."),
-    click.option("--compile", is_flag=True, default=None, help="Run through torch.compile."),
-    click.option("--seed", type=int, help="[default: 0]"),
-)
-
-
-def recipe_options(command: Any) -> Any:
-    """Add the options that are a recipe."""
-    for option in reversed(RECIPE_OPTIONS):
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -73,27 +34,42 @@ def recipe_options(command: Any) -> Any:
 @click.option("--backbone", default="convnext_tiny", show_default=True, help="Any timm model.")
 @weights_option
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="New folder.  [default: runs/train-DATE]"
+    "--out",
+    type=click.Path(path_type=Path),
+    help="New folder for the results.  [default: runs/train-DATE]",
 )
 @click.option("--freeze", is_flag=True, help="Train the heads alone, on cached features.")
 @click.option(
     "--image-size",
     type=at_least_one,
-    help="Side in pixels.  [default: 448, or what it takes; with --freeze the backbone's own]",
+    help="Side of the whole picture, in pixels.  [default: 448, or the size that the backbone "
+    "takes; with --freeze the size it was made for]",
 )
 @click.option(
-    "--patch-size", type=at_least_one, help="Side in pixels.  [default: 224, or what it takes]"
+    "--patch-size",
+    type=at_least_one,
+    help="Side of a patch, in pixels.  [default: 224, or the size that the backbone takes]",
 )
 @click.option(
-    "--num-patches", type=at_least_one, default=10, show_default=True, help="Of each picture."
+    "--num-patches", type=at_least_one, default=10, show_default=True, help="Boxes of each picture."
 )
 @click.option(
-    "--train-patches", type=at_least_one, help="Of them in a training step.  [default: all]"
+    "--train-patches",
+    type=at_least_one,
+    help="Boxes of a picture in a training step.  [default: all]",
 )
-@click.option("--augment", type=click.Choice(NAMED), default="none", show_default=True)
+@click.option(
+    "--augment",
+    type=click.Choice(NAMED),
+    default="none",
+    show_default=True,
+    help="Change the training pictures at random.",
+)
 @recipe_options
 @precision_option
-@click.option("--track", multiple=True, help="tensorboard, wandb, mlflow, trackio; repeatable.")
+@click.option(
+    "--track", multiple=True, help="Log to tensorboard, wandb, mlflow or trackio; repeatable."
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in --out.")
 @device_option
 @num_workers_option
@@ -109,18 +85,18 @@ def train(
     quiet: bool,
     **words: Any,
 ) -> None:
-    """Train a classifier on DATA, without labels of parts, measure it and write a report.
+    """Train a classifier on DATA, measure it and write a report.
 
-    DATA has a folder for each class; or train, and val or test or both, with such folders; or it is
-    CUB-200-2011 or Stanford Dogs in its official layout. Several GPUs: torchrun --nproc_per_node 8
-    -m recurrent_attention train DATA.
+    It needs no labels of parts. DATA has a folder for each class; or train, and val or test or
+    both, with such folders; or it is CUB-200-2011 or Stanford Dogs in its official layout. Several
+    GPUs: torchrun --nproc_per_node 8 -m recurrent_attention train DATA.
     """
     from recurrent_attention.training import join_processes, parts_of_folder, train
 
     if words["resume"] and out is None:
         raise click.UsageError("--resume needs --out DIR, the folder of the run to go on with.")
     begin = _pretrained(weights)
-    recipe = _recipe_of(words, freeze, precision)
+    recipe = recipe_of(words, freeze, precision)
     is_main = join_processes(words["device"]).is_main_process
     parts = parts_of_folder(data, seed=recipe.seed)
     if is_main:
@@ -155,16 +131,18 @@ def train(
     show_default=True,
     help="Page with figures, mistakes and explained pictures.",
 )
-@click.option("--batch-size", type=at_least_one, default=32, show_default=True)
+@click.option(
+    "--batch-size", type=at_least_one, default=32, show_default=True, help="Pictures a batch."
+)
 @precision_option
 @device_option
 @num_workers_option
 @quiet_option
 def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) -> None:
-    """Measure MODEL on the test part of DATA, or on all of it where it has no parts.
+    """Measure MODEL on the test part of DATA.
 
-    Of a folder without parts that `train` learned from, the pictures that it set aside are
-    measured, if MODEL is still in the folder of its run.
+    A folder without parts is measured whole. If `train` learned from it, only the pictures that it
+    set aside are measured, as long as MODEL is still in the folder of its run.
     """
     from recurrent_attention.training import join_processes
     from recurrent_attention.training.folder_evaluation import (
@@ -205,15 +183,33 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
     "variants",
     multiple=True,
     type=click.Choice(VARIANT_NAMES),
-    help="Repeatable.  [default: anytime, paper, scattered, two-networks, ten-crop, mirrored, "
-    "two-scales, larger]",
+    help="Kind of classifier; repeatable.  [default: anytime, paper, scattered, two-networks, "
+    "ten-crop, mirrored, two-scales, larger]",
 )
-@click.option("--seeds", type=at_least_one, default=3, show_default=True, help="How many.")
+@click.option("--seeds", type=at_least_one, default=3, show_default=True, help="Runs of each.")
 @click.option("--freeze", is_flag=True, help="Train the heads alone, on cached features.")
-@click.option("--image-size", type=at_least_one, default=224, show_default=True)
-@click.option("--patch-size", type=at_least_one, default=224, show_default=True)
-@click.option("--num-patches", type=at_least_one, default=10, show_default=True)
-@click.option("--train-patches", type=at_least_one, help="In a training step.  [default: all]")
+@click.option(
+    "--image-size",
+    type=at_least_one,
+    default=224,
+    show_default=True,
+    help="Side of the whole picture, in pixels.",
+)
+@click.option(
+    "--patch-size",
+    type=at_least_one,
+    default=224,
+    show_default=True,
+    help="Side of a patch, in pixels.",
+)
+@click.option(
+    "--num-patches", type=at_least_one, default=10, show_default=True, help="Boxes of each picture."
+)
+@click.option(
+    "--train-patches",
+    type=at_least_one,
+    help="Boxes of a picture in a training step.  [default: all]",
+)
 @recipe_options
 @precision_option
 @device_option
@@ -229,7 +225,7 @@ def ablate(
     quiet: bool,
     **words: Any,
 ) -> None:
-    """Train several kinds of classifier on DATA, over several seeds, and compare them.
+    """Compare kinds of classifier on DATA, over several seeds.
 
     Other local streams, other orders of the boxes, and controls without parts; one table, and one
     figure of accuracy over the cost of a picture. What was done is kept, and a second call goes on.
@@ -237,7 +233,7 @@ def ablate(
     from recurrent_attention.training import ablate, join_processes
     from recurrent_attention.training.ablation import DEFAULT
 
-    recipe = _recipe_of(words, freeze, precision)
+    recipe = recipe_of(words, freeze, precision)
     found = ablate(
         data,
         variants=variants or DEFAULT,
@@ -250,15 +246,6 @@ def ablate(
     if join_processes(words["device"]).is_main_process:
         click.echo(str(found))
         click.echo(f"table and figure in {printable(found.folder)}")
-
-
-def _recipe_of(words: dict[str, Any], freeze: bool, precision: str) -> Any:
-    """Take the options of the recipe out of those of a command, and build it."""
-    from recurrent_attention.training import Recipe
-
-    given = {name: value for name in RECIPE if (value := words.pop(name)) is not None}
-    make = Recipe.heads_only if freeze else Recipe.fine_tuning
-    return make(precision=precision, **given)
 
 
 def _pretrained(weights: str | None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ def test_help_names_every_subcommand():
     assert found.exit_code == 0
     for name in main.commands:
         assert f"\n  {name} " in found.stdout
+        assert "..." not in found.stdout.partition("Commands:")[2]  # whole sentences
         assert run(name, "--help").exit_code == 0
 
 
