@@ -57,6 +57,7 @@ from recurrent_attention.training import (
     fit,
     fit_global_head,
     join_processes,
+    keep_freed_memory,
     propose_boxes_for,
 )
 
@@ -508,6 +509,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     try:
         main()
     except (ValueError, TypeError, FileNotFoundError, FileExistsError) as error:

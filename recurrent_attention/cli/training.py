@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from recurrent_attention._devices import device_of
 from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.cli.options import (
@@ -97,6 +98,7 @@ def train(
         raise click.UsageError("--resume needs --out DIR, the folder of the run to go on with.")
     begin = _pretrained(weights)
     recipe = recipe_of(words, freeze, precision)
+    _keep_memory_of_a_cpu(words["device"])
     is_main = join_processes(words["device"]).is_main_process
     parts = parts_of_folder(data, seed=recipe.seed)
     if is_main:
@@ -151,6 +153,7 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
         set_aside,
     )
 
+    _keep_memory_of_a_cpu(words["device"])
     loaded = TwoStreamClassifier.from_pretrained(model)
     part = set_aside(part_to_measure(data, None), Path(model).parent)
     count = len(part.pictures)
@@ -234,6 +237,7 @@ def ablate(
     from recurrent_attention.training.ablation import DEFAULT
 
     recipe = recipe_of(words, freeze, precision)
+    _keep_memory_of_a_cpu(words["device"])
     found = ablate(
         data,
         variants=variants or DEFAULT,
@@ -246,6 +250,14 @@ def ablate(
     if join_processes(words["device"]).is_main_process:
         click.echo(str(found))
         click.echo(f"table and figure in {printable(found.folder)}")
+
+
+def _keep_memory_of_a_cpu(device: str) -> None:
+    """Make the steps of this process faster where the CPU computes them."""
+    from recurrent_attention.training import keep_freed_memory
+
+    if device_of(device).type == "cpu":
+        keep_freed_memory()
 
 
 def _pretrained(weights: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from recurrent_attention.training.curves import draw_curves
 from recurrent_attention.training.evaluation import Evaluation, evaluate
 from recurrent_attention.training.fitting import FitResult, fit
 from recurrent_attention.training.folder_evaluation import evaluate_folder
+from recurrent_attention.training.memory import keep_freed_memory
 from recurrent_attention.training.own_pictures import Trained, train
 from recurrent_attention.training.parts import Parts, parts_of_folder
 from recurrent_attention.training.processes import join_processes
@@ -35,6 +36,7 @@ __all__ = [
     "fit",
     "fit_global_head",
     "join_processes",
+    "keep_freed_memory",
     "parts_of_folder",
     "propose_boxes_for",
     "train",
