@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from recurrent_attention._files import whole_file
-from recurrent_attention.training.ablation import results_of
+from recurrent_attention.training.ablation_folder import results_of
 from recurrent_attention.training.ablation_rows import rows_of
 from recurrent_attention.training.ablation_table import Row, as_markdown, lead_of
 from recurrent_attention.training.variants import VARIANTS, Variant

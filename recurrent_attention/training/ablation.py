@@ -1,8 +1,7 @@
 """Several ways to build a classifier, trained on the same pictures and compared: `ablate`."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,26 +11,30 @@ from torch import Tensor
 
 from recurrent_attention._arguments import whole_number
 from recurrent_attention._devices import Device
-from recurrent_attention._files import whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures
-from recurrent_attention.data.augmentation import name_of_augment
+from recurrent_attention.training.ablation_folder import (
+    check_arguments,
+    claim,
+    is_done,
+    model_arguments,
+    results_of,
+    settings_of,
+    write,
+)
 from recurrent_attention.training.ablation_rows import rows_of
 from recurrent_attention.training.ablation_table import Row, as_markdown, write_table
 from recurrent_attention.training.averaged_views import Averaged, answers_over_views
-from recurrent_attention.training.checkpoints import check_identity
 from recurrent_attention.training.draws import seeded
 from recurrent_attention.training.own_pictures import NUM_PATCHES, train
-from recurrent_attention.training.parts import Parts, listing_of, parts_of_folder
-from recurrent_attention.training.processes import from_main, join_processes
+from recurrent_attention.training.parts import Parts, parts_of_folder
+from recurrent_attention.training.processes import join_processes
 from recurrent_attention.training.proposals import boxes_of_parts
 from recurrent_attention.training.recipe import Recipe
-from recurrent_attention.training.variants import VARIANTS, Variant, ordered
+from recurrent_attention.training.variants import RUN_FILES, VARIANTS, Variant, ordered
 
 DEFAULT = ("anytime", "paper", "scattered", "two-networks", "ten-crop", "mirrored", "two-scales",
            "larger")  # fmt: skip
-
-OF_TRAINING = ("train_patches", "augment", "crop_scale", "trackers")  # arguments not of the model
 
 
 class Ablation(NamedTuple):
@@ -84,14 +87,16 @@ def ablate(
         device: as in `train`.
         num_workers: as in `train`.
         progress: show bars.
-        **arguments: further ones of `train`, but `boxes`, `report`, `resume` and `cache_dir`.
+        **arguments: further ones of `train`, but `boxes`, `report`, `resume`, `cache_dir` and
+            `patch_weighting`, which variants set for themselves.
 
     Returns:
         `Ablation`.
 
     Raises:
-        ValueError: if there is no such variant, or no seed, or one is named twice, or `out` is of
-            other pictures, arguments or another recipe.
+        ValueError: if there is no such variant, or no seed, or one is named twice, or an argument
+            does not fit, or `out` is of other pictures, arguments or another recipe.
+        FileNotFoundError: if `out` has runs, and no file that says what they were made with.
         TypeError: if `variants` or `seeds` are no lists.
         OSError: if the folder cannot be written.
     """
@@ -120,48 +125,27 @@ def ablate(
     parts.check_none_empty()
     settings: dict[str, Any] = {"backbone": backbone, "image_size": image_size}
     settings |= {"patch_size": patch_size, "num_patches": num_patches} | arguments
-    _claim(folder, parts, recipe, settings)
+    chosen = [VARIANTS[name] for name in variants]
+    # What can be refused is refused before minutes of work, and before anything is written.
+    check_arguments(chosen, parts, recipe, settings)
+    claim(folder, parts, recipe, settings)
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in variants}
     boxes = _propose(parts, folder, seeds[0], settings, work)
     for seed in seeds:
         own = replace(recipe, seed=seed)
-        for name in variants:
-            variant = VARIANTS[name]
+        for variant in chosen:
             run = variant.run_in(folder, seed)
-            if not (run / "answers.json").is_file():
+            if not is_done(run, *RUN_FILES):
                 _run(variant, parts, boxes, run, own, settings, work)
             averaged = variant.averaged
-            if averaged is not None and not (run / f"{averaged}.json").is_file():
+            if averaged is not None and not is_done(run, f"{averaged}.json"):
                 _average_views(parts, run, averaged, work)
-            results[name].append(results_of(variant, run))
-    chosen = [VARIANTS[name] for name in variants]
+            results[variant.name].append(results_of(variant, run))
     rows = rows_of(chosen, results, settings, len(parts.train.class_names))
     if join_processes().is_main_process:
         write_table(folder, rows, seeds)
     return Ablation(rows, folder)
-
-
-def _claim(folder: Path, parts: Parts, recipe: Recipe, settings: dict[str, Any]) -> None:
-    """Note what the runs of a folder share; refuse a folder whose runs share something else."""
-    shared = {name: value for name, value in settings.items() if name != "trackers"}
-    if "augment" in shared:
-        shared["augment"] = name_of_augment(shared["augment"])
-    identity = {
-        "pictures": {name: listing_of(part) for name, part in parts.by_name().items()},
-        "arguments": shared,
-        "recipe": asdict(replace(recipe, seed=0)),  # each run has its own
-    }
-    now = json.loads(json.dumps(identity, default=str))  # tuples become lists, as in the file
-    file = folder / "ablation.json"
-
-    def compare() -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if file.is_file():
-            check_identity(json.loads(file.read_text(encoding="utf-8")), now, file)
-
-    from_main(compare)
-    _write(file, now)
 
 
 def _propose(
@@ -173,11 +157,8 @@ def _propose(
     """
 
     def untrained() -> TwoStreamClassifier:
-        names = parts.train.class_names
-        kept = {k: v for k, v in settings.items() if k not in OF_TRAINING}
-        begin: dict[str, Any] = {"num_classes": len(names), "class_names": names}
         with seeded(seed):
-            return TwoStreamClassifier(**(begin | {"pretrained": True} | kept))
+            return TwoStreamClassifier(**model_arguments(settings, parts.train.class_names))
 
     every = parts.by_name()
     files = {name: folder / "boxes" / f"{name}.json" for name in every}
@@ -197,10 +178,6 @@ def _run(
     def find(_: TwoStreamClassifier, pictures: Pictures) -> dict[str, Tensor]:
         return ordered(boxes[id(pictures)], pictures, variant.order)
 
-    own = settings | dict(variant.settings)
-    own["image_size"] = round(variant.wider * settings["image_size"])
-    if own["num_patches"] == 1:
-        own["train_patches"] = 1
     trained = train(
         parts,
         out=run,
@@ -209,34 +186,17 @@ def _run(
         report=False,
         resume=True,
         cache_dir=run.parents[1] / "features",
-        **own,
+        **settings_of(variant, settings),
         **work,
     )
     answers = trained.evaluation.answers
     assert answers is not None
     names = ("global", "local", "fused")
     best = {name: answers.classes[:, at, 0].tolist() for at, name in enumerate(names)}
-    _write(run / "answers.json", {"labels": answers.labels.tolist(), **best})
+    write(run / "answers.json", {"labels": answers.labels.tolist(), **best})
 
 
 def _average_views(parts: Parts, run: Path, averaged: Averaged, work: dict[str, Any]) -> None:
     model = TwoStreamClassifier.from_pretrained(run / "model")
     shares = answers_over_views(model, parts.test, averaged, **work)
-    _write(run / f"{averaged}.json", {averaged: shares.argmax(1).tolist()})
-
-
-def _write(file: Path, found: dict[str, Any]) -> None:
-    """Write a file that all processes read next."""
-    if join_processes().is_main_process:
-        with whole_file(file) as beside:
-            beside.write_text(json.dumps(found), encoding="utf-8")
-    join_processes().wait_for_everyone()
-
-
-def results_of(variant: Variant, run: Path) -> dict[str, Any]:
-    """Read what a run found, and which test pictures its answer is right for."""
-    found: dict[str, Any] = {}
-    for file in variant.files:
-        found |= json.loads((run / file).read_text(encoding="utf-8"))
-    found["right"] = torch.tensor(found[variant.reads]) == torch.tensor(found["labels"])
-    return found
+    write(run / f"{averaged}.json", {averaged: shares.argmax(1).tolist()})

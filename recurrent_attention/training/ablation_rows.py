@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurrent_attention._settings import Settings
+from recurrent_attention._settings import BACKBONE_KWARGS, Settings
 from recurrent_attention.backbone.cost import StepCost, cost_of_step
 from recurrent_attention.network import TwoStreamNetwork
 from recurrent_attention.training.ablation_table import Row, Stopped, lead_of
@@ -36,7 +36,7 @@ def rows_of(
     """
     known = {
         name: settings[name]
-        for name in ("backbone", "patch_size", "local_backbone", "in_chans")
+        for name in ("backbone", "patch_size", "local_backbone", "in_chans", *BACKBONE_KWARGS)
         if name in settings
     }
 

@@ -91,8 +91,11 @@ def lead_of(first: Tensor, other: Tensor) -> Lead:
         `Lead`.
     """
     differences = (first.double() - other.double()).mean(0)
-    mean, error = float(differences.mean()), float(differences.std() / len(differences) ** 0.5)
-    if error == 0:  # alike, or one picture
+    mean, error = float(differences.mean()), 0.0
+    if len(differences) < 2:  # one picture says nothing of others
+        return Lead(100 * mean, math.inf, 1.0)
+    error = float(differences.std() / len(differences) ** 0.5)
+    if error == 0:  # alike
         return Lead(100 * mean, 0.0, 0.0 if mean else 1.0)
     return Lead(100 * mean, 100 * error, math.erfc(abs(mean) / error / 2**0.5))
 
@@ -126,6 +129,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
 
 
 def _in_words(lead: Lead) -> str:
+    if not math.isfinite(lead.error):
+        return f"{round(lead.mean, 2) + 0.0:+.2f}, of one picture"
     p_value = "p < .001" if lead.p_value < 0.001 else f"p = {lead.p_value:.3f}".replace("0.", ".")
     return f"{round(lead.mean, 2) + 0.0:+.2f} ± {lead.error:.2f}, {p_value}"
 

@@ -80,16 +80,27 @@ class Checkpoints:
         return [p for p in self.folder.glob("step-*.pt") if p.stem[5:].isdecimal()]
 
 
-def check_identity(saved: dict[str, Any], now: dict[str, Any], path: Path) -> None:
-    """Refuse to go on from the checkpoint at `path` with something else; name what differs.
+def check_identity(
+    saved: dict[str, Any], now: dict[str, Any], path: Path, *, more_epochs: bool = True
+) -> None:
+    """Refuse to go on from what `path` says with something else; name what differs.
 
-    `saved` is of the checkpoint, `now` of this run: nested dictionaries.
+    Args:
+        saved: of the checkpoint, or of another file: dictionaries by name.
+        now: of this run, likewise.
+        path: of the file.
+        more_epochs: allow more epochs than before, where the learning rate does not depend on them.
+
+    Raises:
+        ValueError: if something differs, also if only one of both has it.
     """
+    absent = object()
     for part in now:
         before, after = saved.get(part), now[part]
         if isinstance(before, dict) and isinstance(after, dict):
-            changed = [key for key in after if before.get(key) != after[key]]
-            if changed == ["epochs"] and after["epochs"] > before["epochs"]:
+            keys = {**after, **before}
+            changed = [key for key in keys if before.get(key, absent) != after.get(key, absent)]
+            if more_epochs and changed == ["epochs"] and after["epochs"] > before["epochs"]:
                 if after["schedule"] == "steps":  # which does not depend on their number
                     continue
                 raise ValueError(
@@ -99,7 +110,11 @@ def check_identity(saved: dict[str, Any], now: dict[str, Any], path: Path) -> No
                 )
             if not changed:
                 continue
-            part, before, after = f"{part} {changed[0]}", before.get(changed[0]), after[changed[0]]
+            part, before, after = (
+                f"{part} {changed[0]}",
+                before.get(changed[0]),
+                after.get(changed[0]),
+            )
         if before != after:
             raise ValueError(
                 f"Expected to resume with the {part} of {printable(path)}, {before!r}, but got "

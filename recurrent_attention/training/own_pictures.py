@@ -42,6 +42,8 @@ from recurrent_attention.training.run_folder import RunFolder, check_free
 from recurrent_attention.training.tracking import Trackers, checked_trackers
 
 NUM_PATCHES = 10
+# Arguments of `TwoStreamClassifier` with defaults of their own: looks that add up.
+LOOKS: dict[str, Any] = {"patch_weighting": "anytime", "fusion_weight": 2.0}
 
 
 class Trained(NamedTuple):
@@ -153,8 +155,7 @@ def train(
     with chosen_device(device):
         pass
     names = parts.train.class_names
-    settings: dict[str, Any] = {"patch_weighting": "anytime", "fusion_weight": 2.0}
-    settings |= {"class_names": names, **model_arguments}
+    settings = LOOKS | {"class_names": names, **model_arguments}
     with seeded(recipe.seed):
         model = TwoStreamClassifier(
             backbone,
@@ -169,7 +170,7 @@ def train(
     work: dict[str, Any] = {"device": device, "num_workers": num_workers, "progress": progress}
     changed: dict[str, Any] = {"train": True, "num_patches": train_patches}
     changed |= {"augment": augment, "crop_scale": crop_scale}
-    _check_views(model, parts.train, changed)
+    check_views(model, parts.train, changed)
     every = parts.by_name()
     run = RunFolder(Path(out), resume=resume)
     own_cache = run.path / "features"
@@ -259,7 +260,7 @@ def _notes(parts: Parts, found: Evaluation) -> str:
     )
 
 
-def _check_views(model: TwoStreamClassifier, pictures: Pictures, changed: dict[str, Any]) -> None:
+def check_views(model: TwoStreamClassifier, pictures: Pictures, changed: dict[str, Any]) -> None:
     """Refuse arguments that do not fit the training pictures; no box is needed yet."""
     boxes = {name: [[0, 0, 1, 1]] * model.num_patches for name in pictures.names[:1]}
     TwoStreamDataset.for_model(model, pictures.subset([0]), boxes, **changed)

@@ -13,6 +13,7 @@ from recurrent_attention.data import Pictures
 from recurrent_attention.training.averaged_views import VIEWS, Averaged
 from recurrent_attention.training.draws import seed_of
 
+RUN_FILES = ("result.json", "answers.json")  # that each finished run of an ablation has
 Order = Literal["best", "largest", "smallest", "scattered", "whole"]
 Reading = Literal["fused", "global"] | Averaged
 
@@ -49,21 +50,22 @@ class Variant:
     @property
     def files(self) -> tuple[str, ...]:
         """Names of what a finished run of it has, as `ablate` reads them."""
-        files = ("result.json", "answers.json")
-        return files if self.averaged is None else (*files, f"{self.averaged}.json")
+        return RUN_FILES if self.averaged is None else (*RUN_FILES, f"{self.averaged}.json")
 
     def run_in(self, folder: Path, seed: int) -> Path:
         """Return the folder of its run with a seed, in the folder of an ablation."""
         return folder / (self.trained_as or self.name) / f"seed-{seed}"
 
 
+_LOOKS: dict[str, Any] = {"patch_weighting": "anytime"}
 _ONE_PATCH: dict[str, Any] = {"num_patches": 1, "fusion_weight": 1.0}
 _PAPER: dict[str, Any] = _ONE_PATCH | {"patch_weighting": "equal"}
 _WHOLE: dict[str, Any] = _ONE_PATCH | {"patch_weighting": "linear"}
 VARIANTS = {
     variant.name: variant
     for variant in (
-        Variant(name="anytime", what="looks that add up, an answer after each"),
+        Variant(name="anytime", what="looks that add up, an answer after each",
+                settings=_LOOKS),
         Variant(name="linear", what="all looks at once, weighted by a linear score",
                 settings={"patch_weighting": "linear"}),
         Variant(name="recurrent", what="all looks at once, weighted by an LSTM over them",
@@ -72,10 +74,12 @@ VARIANTS = {
                 settings=_PAPER | {"num_steps": 10}),
         Variant(name="one-step", what="the paper's head, with one look",
                 settings=_PAPER | {"num_steps": 1}),
-        Variant(name="largest-first", what="anytime, the largest boxes first", order="largest"),
-        Variant(name="smallest-first", what="anytime, the smallest boxes first", order="smallest"),
+        Variant(name="largest-first", what="anytime, the largest boxes first", order="largest",
+                settings=_LOOKS),
+        Variant(name="smallest-first", what="anytime, the smallest boxes first", order="smallest",
+                settings=_LOOKS),
         Variant(name="scattered", what="control: anytime, boxes of the same sizes at random places",
-                order="scattered"),
+                order="scattered", settings=_LOOKS),
         Variant(name="two-networks", what="control: a second network on the whole picture",
                 settings=_WHOLE, order="whole"),
         Variant(name="ten-crop", what="control: the global stream alone, averaged over ten crops",

@@ -10,8 +10,11 @@ from helpers.models import make, photo
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
+from recurrent_attention.backbone.cost import cost_of_step
 from recurrent_attention.data import PictureItems, Pictures
-from recurrent_attention.training import Recipe, ablate, ablation, proposals
+from recurrent_attention.training import Recipe, ablate, ablation, parts_of_folder, proposals
+from recurrent_attention.training.ablation_folder import claim, is_done
+from recurrent_attention.training.ablation_rows import rows_of
 from recurrent_attention.training.ablation_table import lead_of
 from recurrent_attention.training.averaged_views import answers_over_views
 from recurrent_attention.training.parts import listing_of
@@ -207,7 +210,10 @@ def test_orders_of_boxes(tmp_path):
     [
         ({"backbone": "test_vit"}, "the arguments backbone of {}, 'test_resnet', but got 'test_v"),
         ({"num_patches": 2}, "the arguments num_patches of {}, 3, but got 2"),
-        ({"recipe": Recipe.heads_only(epochs=3, batch_size=4)}, "2 epochs of {}, but got 3"),
+        (
+            {"recipe": Recipe.heads_only(epochs=3, batch_size=4)},
+            "the recipe epochs of {}, 2, but got 3",
+        ),
         ({"seeds": (1,)}, "the pictures train of {}, '"),  # another split
     ],
 )
@@ -221,6 +227,120 @@ def test_a_folder_of_another_ablation_is_refused(found, birds, changed, sentence
     assert said.startswith("Expected to resume with the ")
     assert sentence.format(found.folder / "ablation.json") in said
     assert {path: path.read_bytes() for path in before} == before
+
+
+SHARED = {name: SETTINGS[name] for name in ("backbone", "image_size", "patch_size", "num_patches")}
+
+
+def test_what_is_left_out_later_is_not_the_same(birds, tmp_path):
+    parts, recipe = parts_of_folder(birds), Recipe()
+    claim(tmp_path, parts, recipe, SHARED | {"fusion_weight": 7.0})
+    claim(tmp_path, parts, recipe, SHARED)  # nothing was done with the other
+    (tmp_path / "boxes").mkdir()
+    for same in ({}, {"fusion_weight": 2.0, "pretrained": True, "augment": None}):
+        claim(tmp_path, parts, recipe, SHARED | same)
+    before = (tmp_path / "ablation.json").read_text()
+    with pytest.raises(ValueError, match=r"arguments fusion_weight of .*, 2\.0, but got 7\.0"):
+        claim(tmp_path, parts, recipe, SHARED | {"fusion_weight": 7.0})
+    assert (tmp_path / "ablation.json").read_text() == before
+    (tmp_path / "ablation.json").unlink()
+    claim(tmp_path, parts, recipe, SHARED | {"fusion_weight": 7.0})  # boxes of another folder
+    with pytest.raises(ValueError, match=r"arguments fusion_weight of .*, 7\.0, but got 2\.0"):
+        claim(tmp_path, parts, recipe, SHARED)
+
+
+def test_runs_of_other_lengths_are_not_compared(birds, tmp_path):
+    parts, recipe = parts_of_folder(birds), Recipe(epochs=1, schedule="steps")
+    claim(tmp_path, parts, recipe, SHARED)
+    (tmp_path / "boxes").mkdir()
+    with pytest.raises(ValueError, match="the recipe epochs of .*, 1, but got 3"):
+        claim(tmp_path, parts, Recipe(epochs=3, schedule="steps"), SHARED)
+
+
+def test_a_folder_that_does_not_say_what_it_is_of_is_refused(birds, tmp_path):
+    parts = parts_of_folder(birds)
+    (tmp_path / "anytime" / "seed-0").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"^Expected ablation\.json in .* but found none"):
+        claim(tmp_path, parts, Recipe(), SHARED)
+    for text, got in (("[]", "an object, but got list"), ("{", "be JSON, but got: Expecting")):
+        (tmp_path / "ablation.json").write_text(text)
+        with pytest.raises(ValueError, match=f"^Expected .*ablation\\.json to (hold )?{got}"):
+            claim(tmp_path, parts, Recipe(), SHARED)
+
+
+@pytest.mark.parametrize("damage", [None, "", "{", "[]", "{}"])
+def test_a_run_with_a_damaged_file_is_not_done(tmp_path, damage):
+    numbers = {"global_top1": 0.5, "local_top1": 0.5, "fused_top1": 0.5}
+    answers = {"labels": [1], "global": [1], "local": [0], "fused": [1]}
+    whole = {"result.json": numbers, "answers.json": answers, "ten-crop.json": {"ten-crop": [1]}}
+    for name, found in whole.items():
+        (tmp_path / name).write_text(json.dumps(found))
+    assert is_done(tmp_path, *whole)
+    for name, found in whole.items():
+        if damage is None:
+            (tmp_path / name).unlink()
+        else:
+            (tmp_path / name).write_text(damage)
+        assert not is_done(tmp_path, *whole), name
+        (tmp_path / name).write_text(json.dumps(found))
+
+
+@pytest.mark.slow
+def test_a_run_with_a_damaged_file_is_done_again(birds, tmp_path):
+    first = run(birds, tmp_path / "out", ("anytime", "ten-crop"), seeds=(0,))
+    wanted = (tmp_path / "out" / "table.csv").read_text()
+    of_run = tmp_path / "out" / "anytime" / "seed-0"
+    for damaged in (of_run / "result.json", of_run / "answers.json"):
+        damaged.write_text("{")
+        again = run(birds, tmp_path / "out", ("anytime", "ten-crop"), seeds=(0,))
+        assert again.rows == first.rows
+        assert (tmp_path / "out" / "table.csv").read_text() == wanted
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"local_backbone": "test_vit", "image_size": 64, "patch_size": 63}, "Expected .*63"),
+        ({"train_patches": 99}, "Expected at least num_patches=99 boxes"),
+        ({"hidden_size": "big"}, "Expected `hidden_size` to be a whole number, but got 'big'"),
+        ({"boxes": "boxes.json"}, "Expected no `boxes`, which the variants of an ablation set"),
+        ({"patch_weighting": "linear"}, "Expected no `patch_weighting`, which the variants"),
+        ({"crop_scale": (0.5, 1)}, "Expected "),  # with frozen backbones
+    ],
+)
+def test_nothing_is_written_before_the_arguments_are_checked(birds, tmp_path, changed, message):
+    given = {"variants": ("paper", "anytime"), "recipe": Recipe.heads_only(epochs=1)}
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+        ablate(birds, out=tmp_path / "out", **(SETTINGS | given | changed))
+    assert not (tmp_path / "out").exists()
+
+
+def test_costs_are_of_the_backbones_as_they_are_built():
+    right = torch.tensor([True, False])
+    result = {"global_top1": 0.5, "local_top1": 0.5, "right": right}
+    result |= {"global": [1, 1], "labels": [1, 0]}
+    kwargs = {"output_stride": 8}
+
+    def cost(image_size, **given):
+        sizes = {"num_classes": 2, "image_size": image_size, "patch_size": 32}
+        with torch.device("meta"):
+            model = TwoStreamClassifier("test_resnet", **sizes, **given)
+        return model.proposal_size, cost_of_step(model.train(), batch_size=2, num_patches=1)
+
+    for name in ("backbone_kwargs", "local_backbone_kwargs"):
+        given = {name: kwargs}
+        rows = rows_of([VARIANTS["linear"]], {"linear": [result]}, SHARED | given, 2)
+        finer, own = cost(64, **given)
+        wanted = own.global_macs + cost(finer, **given)[1].global_macs + 3 * own.local_macs
+        assert rows[0].gmacs == pytest.approx(own.global_macs / 1e9)
+        assert rows[1].gmacs == pytest.approx(wanted / 1e9)
+        assert own.local_macs > 1.5 * cost(64)[1].local_macs  # which a finer map costs
+
+
+def test_one_picture_says_nothing_of_others():
+    alone = torch.tensor([[True], [False]])
+    lead = lead_of(alone, torch.zeros_like(alone))
+    assert (lead.mean, lead.error, lead.p_value) == (50, float("inf"), 1)
 
 
 @pytest.mark.slow
