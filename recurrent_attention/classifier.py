@@ -194,8 +194,8 @@ class TwoStreamClassifier(HubNetwork):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if a file is no picture, a shape, a number or a box does not fit, or both
-                boxes and patches are given.
+            ValueError: if a file is no picture, a shape, a number or a box does not fit, both boxes
+                and patches are given, or the answer is not finite.
             TypeError: if something has a type that is not taken.
 
         Example:
@@ -245,8 +245,8 @@ class TwoStreamClassifier(HubNetwork):
         Raises:
             FileNotFoundError: if there is no such file.
             ValueError: if a file is no picture, a shape, a number or a box does not fit, there is
-                no such class, `against` is the target, or the images differ in their number of
-                patches.
+                no such class, `against` is the target, the images differ in their number of
+                patches, or the answer is not finite.
             TypeError: if something has a type that is not taken.
 
         Example:

@@ -8,6 +8,7 @@ import torch
 from einops import rearrange, reduce
 from torch import Tensor, nn
 
+from recurrent_attention._arguments import whole_number
 from recurrent_attention._modes import eval_view
 from recurrent_attention._settings import Settings
 from recurrent_attention.attention import AnytimeAttention, RecurrentRefinedAttention
@@ -222,7 +223,7 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
         return propose_mixed_boxes(
             saliency(rearrange(cell_logits, "b h w k -> b k h w")),
             (images.shape[2], images.shape[3]),
-            self.num_patches,
+            whole_number(self.num_patches, "num_patches"),  # an attribute that users set
             float(self.constant_cell_offset(id(self))),
         )
 

@@ -107,9 +107,10 @@ def train(
             f"{len(parts.train)} pictures to train on, {len(parts.validation)} to choose the epoch "
             f"by, {len(parts.test)} to measure"
         )
+    folder = out or Path(f"runs/train-{time.strftime('%Y%m%d-%H%M%S')}")
     done = train(
         parts,
-        out=out or f"runs/train-{time.strftime('%Y%m%d-%H%M%S')}",
+        out=folder,
         recipe=recipe,
         augment=named_augment(augment),
         trackers=list(track) or None,
@@ -119,8 +120,8 @@ def train(
     )
     if is_main:
         click.echo(_table(done.evaluation))
-        click.echo(f"model in {printable(done.folder / 'model')}")
-        click.echo(f"report in {printable(done.report)}")
+        click.echo(f"model in {printable(folder / 'model')}")
+        click.echo(f"report in {printable(folder / done.report.name)}")
 
 
 @click.command()

@@ -15,7 +15,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, PyTorchModelHubMixin
 from safetensors.torch import save_model
 
-from recurrent_attention._files import whole_file
+from recurrent_attention._files import make_folder, whole_file
 from recurrent_attention.hub import card
 from recurrent_attention.hub.config import CONFIG_NAME, as_json, config_of, read_config
 from recurrent_attention.hub.config_checks import checked_config
@@ -79,7 +79,7 @@ class HubNetwork(
 
         Raises:
             ValueError: if an argument of a backbone cannot be written as JSON.
-            OSError: if a file cannot be written, say on a full disk.
+            OSError: if the folder cannot be made, or a file not be written, say on a full disk.
 
         Warns:
             UserWarning: if `from_pretrained` would not trust an argument of the model.
@@ -94,7 +94,7 @@ class HubNetwork(
                 warnings.warn(f"from_pretrained will refuse what is saved: {error}", stacklevel=2)
         variables = {"repo_id": folder.resolve().name} | (model_card_kwargs or {})
         described = str(self.generate_model_card(**variables))
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         with ExitStack() as files:  # they get their names when all are written, the weights last
             weights_path, config_path, card_path = (
                 files.enter_context(whole_file(folder / name))

@@ -73,6 +73,10 @@ def load_checkpoint(
 
 def find_file(source: str | os.PathLike[str], name: str, **download: Any) -> Path:
     """Find a file in a folder, or get it from a repository of that name."""
+    if not isinstance(source, str | os.PathLike):
+        raise TypeError(
+            f"Expected the name of a folder or of a repository, but got {type(source).__name__}."
+        )
     if source and Path(source).is_dir():
         path = Path(source, name)
         if kind_of(path) in ("nothing", "a link to nothing"):

@@ -151,6 +151,22 @@ def check_finite(tensor: Tensor, name: str) -> None:
         )
 
 
+def check_answers(*logits: Tensor | None) -> None:
+    """Refuse answers that are no numbers: sorted, NaN would come first.
+
+    Args:
+        *logits: of a model, in any shape; None is passed over.
+
+    Raises:
+        ValueError: if one is NaN or infinite.
+    """
+    if not all(bool(torch.isfinite(some).all()) for some in logits if some is not None):
+        raise ValueError(
+            "Expected the model to answer with finite numbers, but got NaN or infinity. Are its "
+            "weights finite, and in a precision that holds its logits?"
+        )
+
+
 def _check_tensor(picture: Tensor, name: str, channels: int, *, alone: bool) -> None:
     if picture.ndim != 3 or picture.shape[0] != channels or picture.numel() == 0:
         forms = f"({channels}, h, w)" + (f" or (b, {channels}, h, w)" if alone else "")

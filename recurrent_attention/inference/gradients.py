@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 
 from recurrent_attention._modes import eval_view
 from recurrent_attention.heads import TwoStreamFeatures, TwoStreamOutput
+from recurrent_attention.inference.checks import check_answers
 from recurrent_attention.inference.target_class import Target, class_indices, readable
 from recurrent_attention.network import TwoStreamNetwork
 from recurrent_attention.ops import crop_patches
@@ -128,6 +129,7 @@ def explain_views(
             global_leaf = global_map.detach().requires_grad_()
             pooled = reduce(local_maps, "b p c h w -> b p c", "mean").requires_grad_()
             output = _classify(model, TwoStreamFeatures(global_leaf, pooled))
+            check_answers(output.global_logits, output.local_logits)
             if wanted is None:
                 wanted = output.logits.argmax(dim=1)
             wanted = wanted.to(images.device)

@@ -9,7 +9,7 @@ import torch
 from recurrent_attention._arguments import real_number, whole_number
 from recurrent_attention._errors import printable
 from recurrent_attention._modes import eval_view
-from recurrent_attention.inference.checks import is_one
+from recurrent_attention.inference.checks import check_answers, is_one
 from recurrent_attention.inference.inputs import Picture, StreamInputs, read_items, stream_inputs
 from recurrent_attention.inference.looking import Seen, look_until_sure, probabilities_after
 from recurrent_attention.inference.notebook import table_of
@@ -146,6 +146,7 @@ def _looked_at_once(model: TwoStreamNetwork, inputs: Iterable[StreamInputs]) -> 
 def _prediction(model: TwoStreamNetwork, top_k: int, seen: Seen) -> Prediction:
     """Put what was found on a picture into words."""
     logits = seen.after[-1]
+    check_answers(seen.after, seen.global_logits, seen.local_logits)
     names = model.class_names or [str(index) for index in range(len(logits))]
     # Stable, so that of equal classes the first comes first.
     indices = logits.sort(descending=True, stable=True).indices[:top_k]

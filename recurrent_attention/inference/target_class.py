@@ -34,7 +34,7 @@ def class_indices(
         (b) class indices, on the CPU, or None.
 
     Raises:
-        ValueError: if there is no such class, or there are not b of them.
+        ValueError: if there is no such class, or several of that name, or there are not b of them.
         TypeError: if something is neither an index nor a name.
 
     Example:
@@ -84,11 +84,15 @@ def _index_of_name(name: str, class_names: Sequence[str] | None, argument: str) 
             f"Expected `{argument}` to be a class index, but got the name {name!r}, and the model "
             "knows no names. Build it with `class_names`."
         )
-    if name in class_names:
-        return class_names.index(name)
-    as_read = [index for index, own in enumerate(class_names) if readable(own) == name]
-    if len(as_read) == 1:
-        return as_read[0]
+    for same in (str, readable):  # as it is; else as figures show it
+        found = [index for index, own in enumerate(class_names) if same(own) == name]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ValueError(
+                f"Expected `{argument}` to name one class, but {name!r} is the name of several: "
+                f"{', '.join(map(str, found))}. Give the index."
+            )
     near = [repr(match) for match in get_close_matches(name, class_names, n=3)]
     hint = f"Did you mean {', '.join(near)}?" if near else "`model.class_names` lists them."
     raise ValueError(

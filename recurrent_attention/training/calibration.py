@@ -12,6 +12,7 @@ from recurrent_attention._devices import Device
 from recurrent_attention._settings import TEMPERATURES
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
+from recurrent_attention.inference.checks import check_answers
 from recurrent_attention.training.evaluation import (
     Precision,
     answer_all,
@@ -71,7 +72,7 @@ def calibrate(
         `Calibration`.
 
     Raises:
-        ValueError: as in `evaluate`.
+        ValueError: as in `evaluate`, or if an answer is not finite.
         TypeError: as in `evaluate`.
     """
     views = fixed_views_of(model, data)
@@ -93,6 +94,7 @@ def calibrate(
             targets.append(labels.cpu())
     labels = torch.cat(targets)
     answers = [torch.cat(first), torch.cat(later)]
+    check_answers(*answers)
     found = tuple(temperature_of(logits, labels) for logits in answers)
     scaled = [logits / heat for logits, heat in zip(answers, found, strict=True)]
     before, after = (

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from recurrent_attention._errors import first_line, printable
-from recurrent_attention._files import check_regular_file, whole_file
+from recurrent_attention._files import check_regular_file, make_folder, whole_file
 
 FORMAT = 1
 
@@ -43,7 +43,7 @@ class Checkpoints:
                     f"{step}. {self.last_one()} Lower the learning rate, or train in fp32."
                 )
         path = self.path(step)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         kept = f"{self.last_one()} Make room, and go on with resume."
         with whole_file(path, kept=kept) as beside, beside.open("wb") as file:
             # Through Python's file, whose errors say what happened; torch's own do not.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from recurrent_attention._files import check_regular_file, whole_file
+from recurrent_attention._files import check_regular_file, make_folder, whole_file
 from recurrent_attention.training.processes import from_all
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ class FeatureStore:
         tensors = {"keys": torch.from_numpy(table_of(keys)), "features": features.contiguous()}
         name = hashlib.sha256(tensors["keys"].numpy().tobytes()).hexdigest() + ".safetensors"
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             with whole_file(self.folder / name) as beside:
                 save_file(tensors, beside)
             tensors = load_file(self.folder / name)  # mapped: what was computed can be forgotten

@@ -133,6 +133,7 @@ def train(
     Raises:
         FileNotFoundError: if there is no such folder, or no picture in it.
         FileExistsError: if `out` is not empty, and `resume` is False.
+        NotADirectoryError: if `out` is below a file.
         ValueError: if the pictures, the backbone or a number does not fit.
         TypeError: if an argument is of another type.
     """

@@ -19,6 +19,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from recurrent_attention._devices import Device, device_of, precision_of
+from recurrent_attention._files import make_folder
 
 T = TypeVar("T")
 _STATES: tuple[Any, ...] = (PartialState, AcceleratorState, GradientState)
@@ -112,7 +113,9 @@ class Resources:
             )
         self.num_workers = num_workers
         self.progress = progress and self.accelerator.is_main_process
-        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.cache_dir = None if cache_dir is None else Path(cache_dir).absolute()
+        if self.cache_dir is not None and self.cache_dir.exists():
+            make_folder(self.cache_dir)  # refuses a file before anything is computed
         model.to(self.accelerator.device)
 
 

@@ -9,11 +9,15 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from filelock import BaseFileLock, FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from recurrent_attention._errors import printable
-from recurrent_attention._files import remove_parts, whole_file
+from recurrent_attention._files import kind_of, make_folder, remove_parts, whole_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.hub import card as model_card
+from recurrent_attention.hub.config import CONFIG_NAME
+from recurrent_attention.hub.weights import WEIGHTS_NAME
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.processes import from_main, join_processes
 
@@ -30,7 +34,8 @@ class RunFolder:
     main process's in all of them.
 
     Args:
-        path: a folder that does not exist yet, or is empty.
+        path: a folder that does not exist yet, or is empty. It stays where it is if the process
+            changes its working directory.
         resume: take a folder that a run left, to go on there; one that is new or empty will do.
 
     The folder belongs to this process while this object lives: no second run works in it meanwhile.
@@ -38,11 +43,12 @@ class RunFolder:
     Raises:
         FileExistsError: if the folder holds something (without `resume`), or no run (with
             `resume`), or another process works in it, which the message names.
+        OSError: if the folder cannot be made.
     """
 
     def __init__(self, path: str | Path, *, resume: bool = False) -> None:
         self._lock: BaseFileLock | None = None  # of the main process, while this object lives
-        self.path = from_main(lambda: self._claim(Path(path), resume))
+        self.path = from_main(lambda: self._claim(Path(path).absolute(), resume))
         self.checkpoints = Checkpoints(self.path / CHECKPOINTS)
 
     @property
@@ -66,10 +72,26 @@ class RunFolder:
         """Write metrics.jsonl, a line for each epoch."""
         self._write("metrics.jsonl", "".join(json.dumps(record) + "\n" for record in history))
 
-    def save_model(self, model: TwoStreamClassifier) -> None:
-        """Write the model into `model_dir`, each of its files whole or not at all."""
-        if join_processes().is_main_process:
+    def save_model(self, model: TwoStreamClassifier, *, again: bool = True) -> None:
+        """Write the model into `model_dir`, each of its files whole or not at all.
+
+        Args:
+            model: what is written.
+            again: write it also where a model with just these weights is already.
+        """
+        if join_processes().is_main_process and (again or not self._holds(model)):
             model.save_pretrained(self.model_dir)
+
+    def _holds(self, model: TwoStreamClassifier) -> bool:
+        """Whether `model_dir` has a whole model with the weights of this one."""
+        if not (self.model_dir / CONFIG_NAME).is_file():
+            return False
+        try:
+            kept = load_file(self.model_dir / WEIGHTS_NAME)
+        except (OSError, SafetensorError):
+            return False
+        own = model.state_dict()
+        return all(name in own and own[name].cpu().equal(kept[name]) for name in kept)
 
     def write_card(self, model: TwoStreamClassifier, notes: str) -> None:
         """Write the model card anew, with Markdown about data and accuracy."""
@@ -79,7 +101,7 @@ class RunFolder:
     def _claim(self, path: Path, resume: bool) -> Path:
         check_free(path, resume)
         # First, to know the folder again by.
-        (path / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        make_folder(path / CHECKPOINTS)
         self._lock = _lock(path / CHECKPOINTS)
         for folder in (path, path / CHECKPOINTS, path / "model"):
             remove_parts(folder)  # of a killed run
@@ -92,7 +114,18 @@ class RunFolder:
 
 
 def check_free(path: Path, resume: bool) -> None:
-    """Refuse a folder that holds something else, or a run that is not to be gone on with."""
+    """Refuse a folder that holds something else, or a run that is not to be gone on with.
+
+    Raises:
+        FileExistsError: if it is so.
+        NotADirectoryError: if the place is below a file.
+    """
+    above = next((folder for folder in path.absolute().parents if folder.exists()), None)
+    if above is not None and not above.is_dir():
+        raise NotADirectoryError(
+            f"Expected a place for a folder at {printable(path)}, but {printable(above)} is "
+            f"{kind_of(above)}. Choose another place."
+        )
     if path.exists() and (not path.is_dir() or any(path.iterdir())) and not _never_began(path):
         if not resume:
             raise FileExistsError(

@@ -115,8 +115,9 @@ class TrainingState:
             best = state if is_last else checkpoints.load(self.progress.best_step)
             self.best_weights = best["model" if self.average is None else "average"]
             self.model.load_state_dict(self.best_weights, strict=False)
-            # A kill may have come between a checkpoint and what is made from it.
-            self.run_folder.save_model(self.model)
+            # A kill may have come between a checkpoint and what is made from it. A model that is
+            # there stays: that of a finished run has temperatures as well.
+            self.run_folder.save_model(self.model, again=False)
             self.run_folder.write_metrics(self.progress.history)
         self.model.load_state_dict(state["model"], strict=False)
         self.optimizer.optimizer.load_state_dict(state["optimizer"])

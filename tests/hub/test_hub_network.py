@@ -194,6 +194,18 @@ def test_half_precision_is_saved_as_it_is_and_loaded_as_a_new_model_is(tmp_path)
     assert torch.equal(loaded.global_head.weight, weights["global_head.weight"].float())
 
 
+def test_a_place_that_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for place, said in (
+        ("file", "Expected a folder at .*file, but it is a file"),
+        ("link", "Expected a folder at .*link, but it is a link to nothing"),
+        ("file/model", "Expected to make the folder .*, but got: Not a directory"),
+    ):
+        with pytest.raises(OSError, match=f"^{said}"):
+            make(num_classes=2).save_pretrained(tmp_path / place)
+
+
 @pytest.mark.parametrize("name", ["birds", "someone/birds"])
 def test_pushed_to_a_repository_and_loaded_from_it(model, hub, tmp_path, name):
     url = model.push_to_hub(name, token="hf_secret")

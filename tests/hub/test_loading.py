@@ -226,6 +226,9 @@ def test_what_is_not_there(tmp_path, folder):
         f"Expected a folder or a repository called '{missing}', but there is no such folder, and "
         "no repository can be called that."
     )
+    assert refusal(lambda: TwoStreamClassifier.from_pretrained(None), TypeError) == (
+        "Expected the name of a folder or of a repository, but got NoneType."
+    )
     weights = folder / "model.safetensors"
     assert refusal(lambda: TwoStreamClassifier.from_pretrained(weights), where=weights) == (
         "Expected a folder at X, but it is a file. Load weights alone with "

@@ -217,3 +217,35 @@ def test_pictures_of_odd_sizes(size):
     found = make().explain(Image.new("RGB", size, (90, 20, 50)))
     assert found.logits.isfinite().all()
     found.figure()
+
+
+def test_a_name_of_several_classes_is_refused():
+    names = ("crane", "crane", "003.Grey_heron", "4_Grey heron", "owl")
+    model = models.make(num_classes=5, class_names=names)
+    for name, places in (("crane", "0, 1"), ("Grey heron", "2, 3")):
+        for words in ({"target": name}, {"target": "owl", "against": name}):
+            with pytest.raises(ValueError, match=f"^Expected `.*` .*'{name}'.* several: {places}"):
+                model.explain(photo(), **words)
+    assert int(model.explain(photo(), target="4_Grey heron").target) == 3
+    assert int(model.explain(photo(), target="owl", against=0).against) == 0
+
+
+@pytest.mark.parametrize("head", ["global_head", "local_head"])
+@pytest.mark.parametrize("weighting", ["equal", "anytime"])
+def test_answers_that_are_no_numbers_are_refused(head, weighting):
+    model = models.make(patch_weighting=weighting)
+    with torch.no_grad():
+        getattr(model, head).weight[1, 0] = torch.nan
+    words = {"boxes": [[0, 0, 30, 30]]}
+    sure = words | ({"confidence": 1.0} if weighting == "anytime" else {})
+    for call, given in ((model.predict, words), (model.predict, sure), (model.explain, words)):
+        with pytest.raises(ValueError, match="^Expected the model to answer with finite numbers"):
+            call(photo(), **given)
+
+
+def test_a_model_without_a_box_to_propose_says_so():
+    model = models.make()
+    model.num_patches = 0
+    for call in (model.predict, model.explain):
+        with pytest.raises(ValueError, match="^Expected `num_patches` to be .*, but got 0"):
+            call(photo())

@@ -142,3 +142,13 @@ def test_the_calibration_error_is_that_of_torchmetrics():
     answers = answers_of(logits[:, 0], logits, labels)
     assert answers.calibration_error() == pytest.approx(wanted.item(), abs=1e-6)
     assert _calibration_error(torch.tensor([1.0, 1.0]), torch.tensor([1, 0])) == 0.5
+
+
+def test_answers_that_are_no_numbers_are_not_calibrated(colored_pictures):
+    _, data = make_data(colored_pictures)
+    model = make(num_classes=2, patch_weighting="anytime", image_size=32, patch_size=32)
+    with torch.no_grad():
+        model.local_head.weight[1, 0] = torch.nan
+    with pytest.raises(ValueError, match="^Expected the model to answer with finite numbers"):
+        calibrate(model, data, **QUIET)
+    assert model.temperatures is None

@@ -22,6 +22,7 @@ from recurrent_attention.training import (
     evaluate,
     evaluate_folder,
     fit_global_head,
+    own_pictures,
     parts_of_folder,
     propose_boxes_for,
     train,
@@ -192,6 +193,33 @@ def test_a_run_that_ends_before_its_first_checkpoint_begins_anew(birds, tmp_path
         assert (tmp_path / f"cut-{backbone}" / "boxes-train.json").is_file()
         resumed = weights(f"cut-{backbone}", backbone=backbone, resume=True)
         assert all(torch.equal(resumed[key], value) for key, value in whole.items())
+
+
+@pytest.mark.slow
+def test_a_finished_run_that_is_resumed_and_killed_stays_calibrated(birds, tmp_path, monkeypatch):
+    words = {"pretrained": False, "image_size": 64, "patch_size": 32, "num_patches": 2}
+    words |= {"recipe": Recipe.fine_tuning(epochs=1, batch_size=4), "report": False, **QUIET}
+    words |= {"backbone": "test_resnet", "out": tmp_path / "run"}
+    first = train(birds, **words)
+    assert first.model.temperatures is not None
+
+    def fail(*_, **__):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_pictures, "propose_boxes_for", fail)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            train(birds, **words, resume=True)
+    kept = TwoStreamClassifier.from_pretrained(tmp_path / "run" / "model")
+    assert kept.temperatures == first.model.temperatures
+    for damaged in ("model.safetensors", "config.json"):
+        (tmp_path / "run" / "model" / damaged).unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(own_pictures, "propose_boxes_for", fail)
+            with pytest.raises(RuntimeError, match="out of memory"):
+                train(birds, **words, resume=True)
+        kept = TwoStreamClassifier.from_pretrained(tmp_path / "run" / "model").state_dict()
+        assert all(value.equal(kept[key]) for key, value in first.model.state_dict().items())
 
 
 def test_a_report_on_a_subset_is_refused(done, tmp_path):

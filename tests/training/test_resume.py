@@ -15,7 +15,7 @@ from torchvision.transforms import v2
 
 from recurrent_attention import TwoStreamClassifier
 from recurrent_attention._files import whole_file
-from recurrent_attention.training import Recipe, RunFolder, fit, loop, state
+from recurrent_attention.training import Parts, Recipe, RunFolder, fit, loop, state, train
 from recurrent_attention.training.checkpoints import Checkpoints
 from recurrent_attention.training.draws import Draws, EpochOrder
 
@@ -391,3 +391,31 @@ def test_worker_processes_change_nothing(colored_pictures):
         fit(model, data, recipe=recipe, num_workers=num_workers, **QUIET)
         weights.append(model.state_dict())
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_run_stays_in_its_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    run = RunFolder("run")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run.checkpoints.save({"model": {}, "average": None}, step=1, best_step=1)
+    run.write_json("config.json", {})
+    run.save_model(make_model())
+    assert not list((tmp_path / "elsewhere").iterdir())
+    assert run.checkpoints.steps() == [1]
+    assert RunFolder(tmp_path / "new" / "run").path == tmp_path / "new" / "run"
+    assert {path.name for path in (tmp_path / "run").iterdir()} >= {"checkpoints", "config.json"}
+
+
+def test_a_place_below_a_file_is_refused(tmp_path, colored_pictures):
+    file = tmp_path / "file"
+    file.write_text("")
+    parts = Parts("pictures", *[colored_pictures[0]] * 3)
+    for call in (
+        lambda: RunFolder(file / "run"),
+        lambda: train(parts, out=file / "run", backbone="no_such_backbone"),
+    ):
+        with pytest.raises(NotADirectoryError, match="^Expected a place for a folder at .* a file"):
+            call()
+    with pytest.raises(FileExistsError, match="^Expected a folder at .*file, but it is a file"):
+        fit(make_model(), make_data(colored_pictures)[0], cache_dir=file, **QUIET)
