@@ -148,14 +148,16 @@ def fuse(
     """
     local_logits, by_looks = looks.logits(), looks.prefix_logits
     return TwoStreamOutput(
-        global_logits + fusion_weight * local_logits,
+        torch.add(global_logits, local_logits, alpha=fusion_weight),
         global_logits,
         local_logits,
         looks.step_logits,
         looks.step_weights,
         looks.patch_weights,
         boxes,
-        None if by_looks is None else global_logits[:, None] + fusion_weight * by_looks,
+        None
+        if by_looks is None
+        else torch.add(global_logits[:, None], by_looks, alpha=fusion_weight),
         by_looks,
     )
 

@@ -126,7 +126,10 @@ class TwoStreamLoss(nn.Module):
                 f"{len(self.weight)}."
             )
         weights, step_logits = output.step_weights, output.step_logits
-        patch_logits = einsum(weights, step_logits, "b p t, b p t k -> b p k")
+        if step_logits.shape[2] == 1:  # of one look the weight is 1; a copy would be the largest
+            patch_logits = step_logits[:, :, 0]
+        else:
+            patch_logits = einsum(weights, step_logits, "b p t, b p t k -> b p k")
         patches = patch_logits.shape[1]
         if soft:
             of_patches = repeat(targets, "b k -> (b p) k", p=patches)

@@ -164,6 +164,9 @@ class TrainingLoop:
                 output = train_pass(self.network, first, second, accelerator.num_processes)
                 loss = self.loss_of(output, targets)
                 save, end = self._look_around(loss, indices)
+                gathered = gather_output(accelerator.gather, output, targets)
+                self.scores.update(*gathered, self.loss_of)
+                del output, gathered  # large with many classes; the backward pass needs them not
                 with counted_once(self.model, self.recipe.grad_checkpointing):
                     accelerator.backward(loss)
                 if accelerator.sync_gradients and self.recipe.clip_grad is not None:
@@ -175,7 +178,6 @@ class TrainingLoop:
                     if self.average is not None:
                         self.average.update(at.step)
                 self.optimizer.zero_grad()
-            self.scores.update(*gather_output(accelerator.gather, output, targets), self.loss_of)
             show_scores(bar, self.scores)
             at.batches += 1
             at.seconds = time.perf_counter() - started

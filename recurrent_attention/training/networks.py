@@ -128,6 +128,8 @@ def train_pass(
     try:
         with shared_batch_norm():
             output: TwoStreamOutput = network(first, second)
+            # Nothing in training reads these, and with many classes they are large.
+            output = output._replace(prefix_logits=None)
     except ValueError as error:
         if len(first) * num_processes > 1:
             raise
