@@ -259,18 +259,41 @@ def best_classes(
     For a model that answers after each look also those after 0, 1, ... p looks, (b p + 1). The
     `temperatures` are the model's; the local stream by itself has none.
     """
-    whole, looks = output.global_logits.float(), output.step_logits.shape[1]
-    both = output.logits.float() / temperature_after(temperatures, looks)
-    logits = torch.stack(
-        [whole / temperature_after(temperatures, 0), output.local_logits.float(), both], 1
-    )
-    order = logits.sort(dim=-1, descending=True, stable=True).indices[..., :KEPT]
-    found = (order.cpu(), logits.softmax(-1).gather(-1, order).cpu())
+    looks = output.step_logits.shape[1]
+    streams = ((output.global_logits, 0), (output.local_logits, None), (output.logits, looks))
+    classes, probabilities = [], []
+    for answered, after in streams:  # one by one: with many classes the logits are large
+        logits = answered.float()
+        if after is not None:
+            logits = logits / temperature_after(temperatures, after)
+        order = _largest(logits, KEPT)
+        classes.append(order.cpu())
+        probabilities.append(logits.softmax(-1).gather(-1, order).cpu())
+    found = torch.stack(classes, 1), torch.stack(probabilities, 1)
     if output.prefix_logits is None:
         return found
-    after = torch.cat([whole[:, None], output.prefix_logits.float()], 1)
-    shares = probabilities_after(after, temperatures).max(-1)
-    return (*found, shares.indices.cpu(), shares.values.cpu())
+    by_looks = [output.global_logits, *output.prefix_logits.unbind(1)]
+    best = [
+        probabilities_after(logits[:, None].float(), temperatures, first=number).max(-1)
+        for number, logits in enumerate(by_looks)
+    ]
+    values, indices = (torch.cat(parts, 1).cpu() for parts in zip(*best, strict=True))
+    return (*found, indices, values)
+
+
+def _largest(logits: Tensor, count: int) -> Tensor:
+    """Return the indices (b m) of the m largest of (b k), the first of equals first.
+
+    Sorting all of them takes several times the time and memory of `topk`, which says nothing about
+    the order of equals: only rows with such are sorted.
+    """
+    values, order = logits.topk(min(count, logits.shape[-1]), dim=-1)
+    tied = (values[:, 1:] == values[:, :-1]).any(1)
+    tied |= (logits >= values[:, -1:]).sum(1) > values.shape[1]  # another like the last of them
+    if bool(tied.any()):
+        ranked = logits[tied].sort(dim=-1, descending=True, stable=True).indices
+        order[tied] = ranked[:, : values.shape[1]]
+    return order
 
 
 def _calibration_error(shares: Tensor, right: Tensor) -> float:

@@ -142,6 +142,32 @@ def test_of_equal_classes_the_first_comes_first():
     torch.testing.assert_close(probabilities[0, 0].double(), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("classes", [2, 5, 6, 40])
+def test_the_best_are_those_of_a_stable_sort(classes):
+    generator = torch.Generator().manual_seed(classes)
+    # Few different values, so that rows with equals are many, and rows without some.
+    logits = torch.randint(0, 3 * classes, (60, classes), generator=generator).float()
+    output = TwoStreamOutput(
+        logits, logits, -logits, logits.view(60, 1, 1, classes), torch.ones(60, 1, 1)
+    )
+    found, shares = best_classes(output)
+    for place, (given, order) in enumerate(((logits, found), (-logits, found), (logits, found))):
+        wanted = given.sort(dim=-1, descending=True, stable=True).indices[:, :5]
+        assert torch.equal(order[:, place], wanted)
+        expected = given.double().softmax(-1).gather(-1, wanted)
+        torch.testing.assert_close(shares[:, place].double(), expected, rtol=0, atol=1e-6)
+
+
+def test_what_is_kept_of_a_picture_does_not_grow_with_the_classes():
+    logits = torch.randn(4, 3000, generator=torch.Generator().manual_seed(0))
+    output = TwoStreamOutput(
+        logits, logits, logits, logits.view(4, 1, 1, 3000), torch.ones(4, 1, 1)
+    )
+    by_looks = output._replace(prefix_logits=logits[:, None])
+    for kept in best_classes(by_looks):
+        assert kept.untyped_storage().nbytes() == kept.numel() * kept.element_size()
+
+
 def test_bad_questions():
     none = torch.zeros(1, 3, 2, dtype=torch.long)
     answers = Answers(
