@@ -1,12 +1,15 @@
 """Probabilities that mean what they say: a temperature fitted on pictures that were held out."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import einsum, rearrange, repeat
 from torch import Tensor
+from torch.utils.data import Subset
 
 from recurrent_attention._devices import Device
 from recurrent_attention._settings import TEMPERATURES
@@ -21,7 +24,9 @@ from recurrent_attention.training.evaluation import (
 )
 from recurrent_attention.training.processes import Resources, own_accelerate_state
 
-MOST_UPDATES = 100  # of L-BFGS, which needs about ten
+MOST_UPDATES = 100  # of Newton's method, which needs about ten
+MOST_LOGITS = 2**26  # that are kept, 256 MB: two temperatures need no more
+CHUNK = 2**20  # logits that are computed with at once, in float64
 
 
 class Calibration(NamedTuple):
@@ -56,6 +61,8 @@ def calibrate(
     A temperature changes no answer, but its probability, and so where `predict` stops
     (`confidence`). There is one temperature for the global stream's answer and one for those after
     any number of looks, each with the least cross-entropy (Guo et al., 2017, arXiv:1706.04599).
+    Of data with more logits than `MOST_LOGITS`, evenly spaced pictures are taken: of 10,000 classes
+    and ten looks 610 pictures.
 
     Args:
         model: gets `temperatures`; nothing else changes, but for the device.
@@ -76,6 +83,10 @@ def calibrate(
         TypeError: as in `evaluate`.
     """
     views = fixed_views_of(model, data)
+    answers_of_each = 1 + max(part.num_patches for part in views.parts)
+    step = math.ceil(len(views) * answers_of_each * model.num_classes / MOST_LOGITS)
+    if step > 1:
+        views = fixed_views_of(model, Subset(data, range(0, len(views), step)))
     resources = Resources(
         model,
         device=device,
@@ -89,27 +100,56 @@ def calibrate(
         for _, _, output, labels in answer_all(resources, network, loader, "calibrate"):
             by_looks = output.prefix_logits
             by_looks = output.logits[:, None] if by_looks is None else by_looks
-            first.append(rearrange(output.global_logits, "b k -> b 1 k").cpu().double())
-            later.append(by_looks.cpu().double())
+            first.append(rearrange(output.global_logits, "b k -> b 1 k").cpu())
+            later.append(by_looks.cpu())
             targets.append(labels.cpu())
     labels = torch.cat(targets)
     answers = [torch.cat(first), torch.cat(later)]
     check_answers(*answers)
     found = tuple(temperature_of(logits, labels) for logits in answers)
-    scaled = [logits / heat for logits, heat in zip(answers, found, strict=True)]
     before, after = (
-        sum(float(_loss(logits, labels)) for logits in some) / len(some)
-        for some in (answers, scaled)
+        sum(_loss(logits, labels, heat) for logits, heat in zip(answers, heats, strict=True)) / 2
+        for heats in ((1.0, 1.0), found)
     )
     model.temperatures = found
     return Calibration(found, before, after)
 
 
-def _loss(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Return the cross-entropy of answers (n p k) to n pictures."""
+def _chunks(logits: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield answers (m k) in float64 and their classes (m), few at a time, of (n p k) and (n)."""
     each = repeat(labels, "n -> (n p)", p=logits.shape[1])
     rows = rearrange(logits, "n p k -> (n p) k")
-    return F.cross_entropy(rows, each, label_smoothing=smoothing)
+    size = max(1, CHUNK // rows.shape[1])
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size].double(), each[start : start + size]
+
+
+def _loss(logits: Tensor, labels: Tensor, heat: float) -> float:
+    """Return the cross-entropy of answers (n p k) to n pictures at a temperature."""
+    total = sum(
+        float(F.cross_entropy(rows / heat, classes, reduction="sum"))
+        for rows, classes in _chunks(logits, labels)
+    )
+    return total / logits[..., 0].numel()
+
+
+def _derivatives(
+    logits: Tensor, labels: Tensor, inverse: float, smoothing: float
+) -> tuple[float, float]:
+    """Differentiate the smoothed cross-entropy twice by the inverse of the temperature.
+
+    With p = softmax(inverse * z), the first is the mean of z under p less that under the target,
+    the second the variance of z under p; both are summed over the answers.
+    """
+    slope = curvature = 0.0
+    for rows, classes in _chunks(logits, labels):
+        odds = (inverse * rows).softmax(-1)
+        means = einsum(odds, rows, "m k, m k -> m")
+        own = rows.gather(1, classes[:, None])[:, 0]
+        targets = (1 - smoothing) * own + smoothing * rows.mean(1)
+        slope += float((means - targets).sum())
+        curvature += float(einsum(odds, (rows - means[:, None]).square(), "m k, m k ->"))
+    return slope, curvature
 
 
 def temperature_of(logits: Tensor, labels: Tensor) -> float:
@@ -119,28 +159,25 @@ def temperature_of(logits: Tensor, labels: Tensor) -> float:
     in n + 2 is taken to be of any class.
 
     Args:
-        logits: (n p k) float64, p answers to each of n pictures.
+        logits: (n p k), p answers to each of n pictures.
         labels: (n) their classes.
 
     Returns:
         The temperature, in `TEMPERATURES`.
     """
-    low, high = TEMPERATURES
     smoothing = 1 / (len(labels) + 2)
-    with torch.inference_mode(False), torch.enable_grad():
-        logits, labels = logits.clone(), labels.clone()  # the caller's inference mode made them
-        inverse = torch.ones((), dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS(
-            [inverse], max_iter=MOST_UPDATES, line_search_fn="strong_wolfe"
-        )
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = _loss(logits * inverse, labels, smoothing)
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
-
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    best = float(inverse.detach())
-    # Where most answers are wrong the inverse is negative.
-    return min(max(1 / best, low), high) if best > 0 else high
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]  # of the inverse
+    if _derivatives(logits, labels, low, smoothing)[0] >= 0:  # where most answers are wrong
+        return TEMPERATURES[1]
+    if _derivatives(logits, labels, high, smoothing)[0] <= 0:
+        return TEMPERATURES[0]
+    inverse = 1.0
+    for _ in range(MOST_UPDATES):  # Newton's method, within a bracket
+        slope, curvature = _derivatives(logits, labels, inverse, smoothing)
+        low, high = (low, inverse) if slope > 0 else (inverse, high)
+        last, inverse = inverse, inverse - slope / curvature if curvature else 0.0
+        if not low < inverse < high:
+            inverse = math.sqrt(low * high)
+        if abs(inverse - last) <= 1e-12 * last:
+            break
+    return 1 / inverse

@@ -6,10 +6,11 @@ import pytest
 import torch
 from helpers.models import make
 from helpers.runs import make_data
+from torch.utils.data import Subset
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from recurrent_attention.heads import TwoStreamOutput
-from recurrent_attention.training import calibrate, evaluate
+from recurrent_attention.training import calibrate, calibration, evaluate
 from recurrent_attention.training.answers import Answers, _calibration_error, best_classes
 from recurrent_attention.training.calibration import temperature_of
 
@@ -38,6 +39,31 @@ def test_the_temperature_has_the_least_loss(scale):
     best = entropy(logits, labels, found, 1 / 42)
     for factor in (0.5, 0.9, 0.99, 1.01, 1.1, 2):
         assert entropy(logits, labels, factor * found, 1 / 42) > best
+    either = [entropy(logits, labels, (1 + d) * found, 1 / 42) for d in (-1e-4, 1e-4)]
+    assert abs(either[1] - either[0]) < 0.01 * (sum(either) - 2 * best)  # within 1e-6 of it
+
+
+def test_few_answers_at_once_give_the_same(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(4, (40,), generator=generator)
+    logits = torch.randn(40, 3, 4, generator=generator, dtype=torch.float64)
+    logits += torch.nn.functional.one_hot(labels, 4)[:, None]
+    wanted = temperature_of(logits, labels)
+    monkeypatch.setattr(calibration, "CHUNK", 28)  # seven answers
+    assert temperature_of(logits, labels) == pytest.approx(wanted, rel=1e-9)
+
+
+def test_of_many_logits_evenly_spaced_pictures_are_taken(colored_pictures, monkeypatch):
+    _, data = make_data(colored_pictures)
+    model = make(num_classes=2, patch_weighting="anytime", image_size=32, patch_size=32)
+    with torch.no_grad():
+        model.local_head.weight.mul_(30)
+    count, of_each = len(data), 2 * (1 + data.num_patches)
+    wanted = calibrate(model, Subset(data, range(0, count, 3)), **QUIET)
+    assert calibrate(model, data, **QUIET) != wanted
+    monkeypatch.setattr(calibration, "MOST_LOGITS", count * of_each // 3 + 1)
+    assert calibrate(model, data, **QUIET) == wanted
+    assert model.temperatures == wanted.temperatures
 
 
 def test_few_right_answers_make_nobody_certain():
