@@ -36,6 +36,7 @@ from recurrent_attention.data import (
 )
 from recurrent_attention.training import (
     Recipe,
+    calibrate,
     evaluate,
     features,
     fit,
@@ -48,7 +49,7 @@ PAGE = ROOT / "docs" / "scale.md"
 VIEWS = 64  # a pass: a stub is so small that calling it would take longer than its passes
 KINDS = 64  # of pictures; two of their 24 fields of color make each another one
 STEPS = ("list", "split", "check", "global head", "propose", "write boxes", "read boxes",
-         "features and an epoch", "an epoch", "evaluate")  # fmt: skip
+         "features and an epoch", "an epoch", "evaluate", "calibrate")  # fmt: skip
 
 
 def make(out: Path, pictures: int, classes: int) -> None:
@@ -144,6 +145,11 @@ def steps(args: argparse.Namespace) -> dict[str, Callable[[], Callable[[], Any]]
         test = data(built, train=False)
         return lambda: evaluate(built, test, frozen=True, cache_dir=cache, batch_size=256)
 
+    def temperatures() -> Callable[[], Any]:
+        built = model()
+        held_out = data(built, train=False)
+        return lambda: calibrate(built, held_out, frozen=True, cache_dir=cache, batch_size=256)
+
     def split() -> Callable[[], Any]:
         pictures = PictureFolder(root)
         return lambda: pictures.split(0.05, seed=0)
@@ -157,7 +163,19 @@ def steps(args: argparse.Namespace) -> dict[str, Callable[[], Callable[[], Any]]
     return dict(
         zip(
             STEPS,
-            (listing, split, check, global_head, propose, write, read, epoch, epoch, measure),
+            (
+                listing,
+                split,
+                check,
+                global_head,
+                propose,
+                write,
+                read,
+                epoch,
+                epoch,
+                measure,
+                temperatures,
+            ),
             strict=True,
         )
     )

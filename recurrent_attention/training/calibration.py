@@ -25,7 +25,7 @@ from recurrent_attention.training.evaluation import (
 from recurrent_attention.training.processes import Resources, own_accelerate_state
 
 MOST_UPDATES = 100  # of Newton's method, which needs about ten
-MOST_LOGITS = 2**26  # that are kept, 256 MB: two temperatures need no more
+MOST_LOGITS = 2**25  # that are kept, 128 MB: two temperatures need no more
 CHUNK = 2**20  # logits that are computed with at once, in float64
 
 
@@ -62,7 +62,7 @@ def calibrate(
     (`confidence`). There is one temperature for the global stream's answer and one for those after
     any number of looks, each with the least cross-entropy (Guo et al., 2017, arXiv:1706.04599).
     Of data with more logits than `MOST_LOGITS`, evenly spaced pictures are taken: of 10,000 classes
-    and ten looks 610 pictures.
+    and ten looks 305 pictures.
 
     Args:
         model: gets `temperatures`; nothing else changes, but for the device.
