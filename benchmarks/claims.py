@@ -238,7 +238,7 @@ CLAIMS: tuple[Quick | Slow, ...] = (
          "2026-11-28", CPU),
     Slow("docs/focus.md", "Does the focus go from coarse to fine?", "python benchmarks/focus.py",
          "2026-11-24", CPU),
-    Slow("docs/speed.md", "# Speed", "python benchmarks/speed.py", "2026-11-28", CPU),
+    Slow("docs/speed.md", "# Speed", "python benchmarks/speed.py", "2026-11-30", CPU),
     Slow("docs/scale.md", "## Two processes against one",
          "torchrun --nproc_per_node 2 examples/cub_reproduce.py", "2026-11-24", CPU),
     Slow("docs/scale.md", "peak per picture, CPU (MB)", "python benchmarks/memory.py", "2026-11-25",

@@ -19,6 +19,12 @@ TIMED = 5
 MEMORY = ("given back", "kept")
 
 
+def keep(memory: str) -> None:
+    """Let this process keep its memory, or give it back, as the command line says."""
+    if memory == "kept" and not keep_freed_memory():
+        sys.exit("Expected glibc, whose memory can be kept, but found another C library.")
+
+
 def one_run(backbone: str) -> tuple[float, float, float]:
     """Measure in this process: seconds of a step, share of them in the system, peak in GB."""
     side, patch, patches, batch = STEPS[backbone]
@@ -60,6 +66,5 @@ def measure(rounds: int) -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[2] == "kept" and not keep_freed_memory():
-        sys.exit("Expected glibc, whose memory can be kept, but found another C library.")
+    keep(sys.argv[2])
     print(json.dumps(one_run(sys.argv[1])))

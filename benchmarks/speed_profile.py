@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from pages import table
-from speed_kept import KEPT
+from speed_kept import MEMORY, keep
 from speed_network import BATCH, cases, matrix_peak
 from timing import last_line_of, share_in_system
 from torch.profiler import ProfilerActivity, profile
@@ -26,7 +26,6 @@ PARTS = {
 }
 REST = "all others"
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-MEMORIES = {"": {}, ", memory kept": KEPT}
 STEPS = 2
 
 
@@ -65,9 +64,9 @@ def measure(rounds: int) -> list[str]:
     columns: dict[str, dict[str, str]] = {}
     for precision, dtype in PRECISIONS.items():
         peak = matrix_peak(dtype, rounds)
-        for memory, environment in MEMORIES.items():
-            run = json.loads(last_line_of(__file__, precision, **environment))
-            columns[precision + memory] = column(run, peak)
+        for memory in MEMORY:
+            run = json.loads(last_line_of(__file__, precision, memory))
+            columns[precision + (", memory kept" if memory == "kept" else "")] = column(run, peak)
     labels = next(iter(columns.values()))
     rows = [(label, *(cells[label] for cells in columns.values())) for label in labels]
     return [table((f"VGG-19 at 448/224, B = {BATCH}", *columns), rows)]
@@ -93,5 +92,6 @@ def share(run: dict[str, Any], part: str, peak: float) -> str:
 
 
 if __name__ == "__main__":
+    keep(sys.argv[2])
     torch.manual_seed(0)
     print(json.dumps(one_run(sys.argv[1])))

@@ -14,8 +14,8 @@ def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, which makes training on a CPU faster.
 
     By default glibc returns large blocks to the system after each training step, and the system
-    clears them when the next step asks for them. Without this a step of MobileNetV2 took 2.5 times
-    as long, and one of ResNet-50 1.3 times (docs/speed.md). The peak of memory rises by a tenth.
+    clears them when the next step asks for them. Without this a step of MobileNetV2 took twice as
+    long, and one of ResNet-50 1.1 times (docs/speed.md). The peak of memory rises by a tenth.
 
     It holds for the whole process and cannot be undone, so no other function of this package calls
     it. Of the commands, those that train and measure do, on a CPU. Call it before the training.
