@@ -160,25 +160,9 @@ def steps(args: argparse.Namespace) -> dict[str, Callable[[], Callable[[], Any]]
     def check() -> Callable[[], Any]:
         return lambda: check_pictures(root)
 
-    return dict(
-        zip(
-            STEPS,
-            (
-                listing,
-                split,
-                check,
-                global_head,
-                propose,
-                write,
-                read,
-                epoch,
-                epoch,
-                measure,
-                temperatures,
-            ),
-            strict=True,
-        )
-    )
+    made = (listing, split, check, global_head, propose, write, read, epoch, epoch, measure,
+            temperatures)  # fmt: skip
+    return dict(zip(STEPS, made, strict=True))
 
 
 def measure_step(args: argparse.Namespace) -> None:

@@ -126,10 +126,25 @@ class Looks(NamedTuple):
         """Put the looks together: (b k)."""
         if self.prefix_logits is not None:
             return self.prefix_logits[:, -1]
-        by_patch = einsum(self.step_weights, self.step_logits, "b p t, b p t k -> b p k")
+        by_patch = weigh_steps(self.step_weights, self.step_logits)
         if self.patch_weights is None:
             return reduce(by_patch, "b p k -> b k", "mean")
         return einsum(self.patch_weights, by_patch, "b p, b p k -> b k")
+
+
+def weigh_steps(weights: Tensor, logits: Tensor) -> Tensor:
+    """Put the steps of each patch together.
+
+    Args:
+        weights: (b p t), sums to 1 over t.
+        logits: (b p t k).
+
+    Returns:
+        (b p k). Of one step, whose weight is 1, a view: a copy would be as large as all logits.
+    """
+    if logits.shape[2] == 1:
+        return logits[:, :, 0]
+    return einsum(weights, logits, "b p t, b p t k -> b p k")
 
 
 def fuse(

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
+from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from recurrent_attention.heads import TwoStreamOutput
+from recurrent_attention.heads import TwoStreamOutput, weigh_steps
 
 IGNORED = -100  # as in torch's cross_entropy
 PATCH_SHARE = 0.5  # of weighted patches by themselves; without it the local stream lost 2.6 points
@@ -125,11 +125,7 @@ class TwoStreamLoss(nn.Module):
                 f"Expected `weight` to hold a number for each of the {classes} classes, but got "
                 f"{len(self.weight)}."
             )
-        weights, step_logits = output.step_weights, output.step_logits
-        if step_logits.shape[2] == 1:  # of one look the weight is 1; a copy would be the largest
-            patch_logits = step_logits[:, :, 0]
-        else:
-            patch_logits = einsum(weights, step_logits, "b p t, b p t k -> b p k")
+        patch_logits = weigh_steps(output.step_weights, output.step_logits)
         patches = patch_logits.shape[1]
         if soft:
             of_patches = repeat(targets, "b k -> (b p) k", p=patches)

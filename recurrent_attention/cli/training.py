@@ -25,6 +25,14 @@ weights_option = click.option(
     "--weights",
     help="File of the backbone's weights, or none.  [default: timm downloads them]",
 )
+num_patches_option = click.option(
+    "--num-patches", type=at_least_one, default=10, show_default=True, help="Boxes of each picture."
+)
+train_patches_option = click.option(
+    "--train-patches",
+    type=at_least_one,
+    help="Boxes of a picture in a training step.  [default: all]",
+)
 VARIANT_NAMES = ("anytime", "linear", "recurrent", "paper", "one-step", "largest-first",
                  "smallest-first", "scattered", "two-networks", "ten-crop", "mirrored",
                  "two-scales", "larger", "largest")  # fmt: skip
@@ -51,14 +59,8 @@ VARIANT_NAMES = ("anytime", "linear", "recurrent", "paper", "one-step", "largest
     type=at_least_one,
     help="Side of a patch, in pixels.  [default: 224, or the size that the backbone takes]",
 )
-@click.option(
-    "--num-patches", type=at_least_one, default=10, show_default=True, help="Boxes of each picture."
-)
-@click.option(
-    "--train-patches",
-    type=at_least_one,
-    help="Boxes of a picture in a training step.  [default: all]",
-)
+@num_patches_option
+@train_patches_option
 @click.option(
     "--augment",
     type=click.Choice(NAMED),
@@ -206,14 +208,8 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
     show_default=True,
     help="Side of a patch, in pixels.",
 )
-@click.option(
-    "--num-patches", type=at_least_one, default=10, show_default=True, help="Boxes of each picture."
-)
-@click.option(
-    "--train-patches",
-    type=at_least_one,
-    help="Boxes of a picture in a training step.  [default: all]",
-)
+@num_patches_option
+@train_patches_option
 @recipe_options
 @precision_option
 @device_option

@@ -188,7 +188,7 @@ def _look_once(model: TwoStreamNetwork, opened: list[_Open]) -> None:
             one, here = opened[i], slice(number, number + 1)
             one.state = AnytimeState(*(part[here] for part in state))
             one.local_logits = local
-            one.after.append(one.global_logits + model.fusion_weight * local)
+            one.after.append(torch.add(one.global_logits, local, alpha=model.fusion_weight))
 
 
 def _boxes_of(item: PictureItem, most: int | None) -> int:

@@ -53,16 +53,16 @@ def check_arguments(
                 f"Expected no `{name}`, which the variants of an ablation set for themselves, but "
                 f"got {settings[name]!r:.200}. Leave it out, or call `train`."
             )
-    changed = {name: settings[name] for name in VIEWS if name in settings}
     if recipe.freeze:
-        check_keepable(changed.get("augment"), changed.get("crop_scale"))
-    changed["num_patches"] = changed.pop("train_patches", None)
+        check_keepable(settings.get("augment"), settings.get("crop_scale"))
     for variant in variants:
-        own = model_arguments(settings_of(variant, settings), parts.train.class_names)
+        own = settings_of(variant, settings)
+        built = model_arguments(own, parts.train.class_names) | {"pretrained": False}
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            model = TwoStreamClassifier(**own | {"pretrained": False})
-        patches = {"num_patches": 1} if own["num_patches"] == 1 else {}
-        check_views(model, parts.train, {"train": True} | changed | patches)
+            model = TwoStreamClassifier(**built)
+        shown: dict[str, Any] = {k: own[k] for k in ("augment", "crop_scale") if k in own}
+        shown |= {"train": True, "num_patches": own.get("train_patches")}
+        check_views(model, parts.train, shown)
 
 
 def settings_of(variant: Variant, settings: Mapping[str, Any]) -> dict[str, Any]:

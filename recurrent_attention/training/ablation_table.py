@@ -91,7 +91,7 @@ def lead_of(first: Tensor, other: Tensor) -> Lead:
         `Lead`.
     """
     differences = (first.double() - other.double()).mean(0)
-    mean, error = float(differences.mean()), 0.0
+    mean = float(differences.mean())
     if len(differences) < 2:  # one picture says nothing of others
         return Lead(100 * mean, math.inf, 1.0)
     error = float(differences.std() / len(differences) ** 0.5)

@@ -110,11 +110,8 @@ def check_identity(
                 )
             if not changed:
                 continue
-            part, before, after = (
-                f"{part} {changed[0]}",
-                before.get(changed[0]),
-                after.get(changed[0]),
-            )
+            name = changed[0]
+            part, before, after = f"{part} {name}", before.get(name), after.get(name)
         if before != after:
             raise ValueError(
                 f"Expected to resume with the {part} of {printable(path)}, {before!r}, but got "

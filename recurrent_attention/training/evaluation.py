@@ -17,11 +17,12 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.heads import TwoStreamOutput
 from recurrent_attention.loss import TwoStreamLoss
-from recurrent_attention.training.answers import Answers, best_classes
+from recurrent_attention.training.answers import Answers
 from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
 from recurrent_attention.training.features import FeatureDataset, frozen_features
 from recurrent_attention.training.networks import Heads, Streams
 from recurrent_attention.training.processes import Resources, own_accelerate_state
+from recurrent_attention.training.ranking import best_classes
 from recurrent_attention.training.scores import Scores, show_scores
 from recurrent_attention.training.views import ShownBoxes, Views, views_of
 

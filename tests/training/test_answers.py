@@ -12,7 +12,8 @@ from recurrent_attention.heads import TwoStreamOutput
 from recurrent_attention.images.views import IMAGENET_MEAN, IMAGENET_STD
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.training import evaluate
-from recurrent_attention.training.answers import Answers, best_classes
+from recurrent_attention.training.answers import Answers
+from recurrent_attention.training.ranking import best_classes
 from recurrent_attention.training.scores import Scores
 
 CLASSES = ("auk", "bunting", "crow", "dove", "egret", "finch", "gull")

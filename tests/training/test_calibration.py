@@ -11,8 +11,9 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from recurrent_attention.heads import TwoStreamOutput
 from recurrent_attention.training import calibrate, calibration, evaluate
-from recurrent_attention.training.answers import Answers, _calibration_error, best_classes
+from recurrent_attention.training.answers import Answers, _calibration_error
 from recurrent_attention.training.calibration import temperature_of
+from recurrent_attention.training.ranking import best_classes
 
 QUIET = {"device": "cpu", "progress": False}
 
