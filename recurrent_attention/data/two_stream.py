@@ -247,7 +247,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
     def _checked_boxes(self, index: int, size: tuple[int, int]) -> Tensor:
         name = self.pictures.names[index]
         boxes = self.boxes[name]
-        check_boxes(boxes, size, printable(name))
+        check_boxes(boxes, size, name)
         return clip_boxes(boxes, _whole(size))
 
     def _augmented(self, index: int, size: tuple[int, int], boxes: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from recurrent_attention._errors import printable
+
 EDGE_TOLERANCE = 1.0  # pixels that a box may lie outside its picture by rounding; then it is cut
 
 
@@ -36,15 +38,16 @@ def check_boxes(boxes: Tensor, size: tuple[int, int], name: str) -> None:
     """
     if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) == 0:
         raise ValueError(
-            f"Expected the boxes of {name} to have shape (n, 4) with at least one box, but got "
-            f"{tuple(boxes.shape)}."
+            f"Expected the boxes of {printable(name)} to have shape (n, 4) with at least one box, "
+            f"but got {tuple(boxes.shape)}."
         )
     good = are_inside(boxes, size)
     if not bool(good.all()):
         first, (width, height) = int((~good).nonzero()[0]), size
         raise ValueError(
-            f"Expected box {first} of {name} to be (x0, y0, x1, y1) with x0 < x1 and y0 < y1 "
-            f"inside its {width} x {height} picture, but got {tuple(boxes[first].tolist())}."
+            f"Expected box {first} of {printable(name)} to be (x0, y0, x1, y1) with x0 < x1 and "
+            f"y0 < y1 inside its {width} x {height} picture, but got "
+            f"{tuple(boxes[first].tolist())}."
         )
 
 

@@ -148,7 +148,8 @@ def whole_features(
             pooled = view.global_convs is None
             return [_kept(view.global_backbone(seen), pooled) for seen in (views, views.flip(-1))]
 
-        return store, fill_store(store, shown, keys_of, see, view, resources, "features")
+        positions, _ = fill_store(store, shown, keys_of, see, view, resources, "features")
+    return store, positions
 
 
 def _store(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import repeat
@@ -196,10 +195,8 @@ def propose_boxes_for(
         def see(views: Tensor) -> list[Tensor]:
             return [view.propose(views).cpu().float() / side]
 
-        positions = fill_store(store, shown, keys_of, see, view, resources, "proposals")
+        positions, sizes = fill_store(store, shown, keys_of, see, view, resources, "proposals")
     if len(pictures) == 0:
         return Boxes({}, ())
-    sides = (side for index in range(len(pictures)) for side in pictures.size(index))
-    sizes = torch.from_numpy(np.fromiter(sides, np.float32, 2 * len(pictures)))
-    sizes = repeat(sizes, "(n side) -> n 1 (2 side)", side=2)
-    return Boxes.of_table(store.rows(positions[:, 0]).mul_(sizes), pictures.names)
+    scales = repeat(torch.from_numpy(sizes).float(), "n side -> n 1 (2 side)")
+    return Boxes.of_table(store.rows(positions[:, 0]).mul_(scales), pictures.names)

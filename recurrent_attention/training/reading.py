@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -15,7 +16,15 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.pictures import Pictures
 from recurrent_attention.images.views import EDITION, cut_view, reduction_for
 from recurrent_attention.training.draws import plainly
-from recurrent_attention.training.feature_store import KEY_BYTES, FeatureStore, Pending, tables_of
+from recurrent_attention.training.feature_store import (
+    KEY_BYTES,
+    KEYS_AT_ONCE,
+    FeatureStore,
+    Numbers,
+    Pending,
+    batched,
+    tables_of,
+)
 from recurrent_attention.training.networks import in_dtype_of
 from recurrent_attention.training.processes import Resources, from_all, share_of_missing
 
@@ -60,6 +69,9 @@ class Looks:
             former has `pictures`, `mean`, `std` and `interpolation`.
         count: of the pictures.
         resources: a bar is shown where the reading takes seconds.
+
+    Attributes:
+        sizes: (n 2) width and height of each picture.
     """
 
     def __init__(
@@ -68,25 +80,27 @@ class Looks:
         self._place = place
         state = PartialState()
         mine = range(state.process_index, count, state.num_processes)
-        contents, sizes = [], []
         hidden = not resources.progress
-        for index in tqdm(mine, desc="files", unit="picture", delay=2, leave=False, disable=hidden):
-            data, number = place(index)
-            contents.append(data.pictures.content(number).encode())
-            sizes.append(data.pictures.size(number))
-        read = np.array(contents, np.bytes_), np.array(sizes, np.int64).reshape(-1, 2)
-        every = from_all(read)
+        bar = tqdm(mine, desc="files", unit="picture", delay=2, leave=False, disable=hidden)
+        read = [self._read(some) for some in batched(bar, KEYS_AT_ONCE)] or [self._read([])]
+        every = from_all(tuple(np.concatenate(tables) for tables in zip(*read, strict=True)))
         self._contents = np.empty(count, np.result_type(*(contents for contents, _ in every)))
-        self._sizes = np.empty((count, 2), np.int64)
+        self.sizes = np.empty((count, 2), np.int64)
         for process, (some, of_these) in enumerate(every):
             self._contents[process :: state.num_processes] = some
-            self._sizes[process :: state.num_processes] = of_these
+            self.sizes[process :: state.num_processes] = of_these
+
+    def _read(self, indices: Sequence[int]) -> tuple[NDArray[np.bytes_], Numbers]:
+        places = [self._place(index) for index in indices]
+        contents = [data.pictures.content(number).encode() for data, number in places]
+        sizes = [data.pictures.size(number) for data, number in places]
+        return np.array(contents, np.bytes_), np.array(sizes, np.int64).reshape(-1, 2)
 
     def __getitem__(self, index: int) -> list[Any]:
         """Return all that decides how a picture looks but the part and the size of the view."""
         data, _ = self._place(index)
         content = bytes(self._contents[index]).decode()
-        size = self._sizes[index].tolist()
+        size = self.sizes[index].tolist()
         return [content, size, data.mean, data.std, data.interpolation, EDITION]
 
 
@@ -115,13 +129,13 @@ def fill_store(
     model: TwoStreamClassifier,
     resources: Resources,
     description: str,
-) -> Tensor:
+) -> tuple[Tensor, Numbers]:
     """Compute what a store does not hold of whole pictures; several processes share the work.
 
     `keys_of` returns the keys of a picture, of each the same number m, from what decides how it
     looks (`Looks`). `see` gets views (b c side side) on the model's
     device and in its dtype, and returns for each of the keys the rows (b ...) that go under it.
-    Return the positions (n m) of all rows.
+    Return the positions (n m) of all rows, and the pictures' sizes (n 2), width before height.
     """
     looks = Looks(lambda index: (shown, index), len(shown.pictures), resources)
     keys = tables_of(lambda index: keys_of(looks[index]), range(len(shown.pictures)))
@@ -142,4 +156,4 @@ def fill_store(
     store.exchange()
     if absent:
         positions[absent] = find(keys[absent])
-    return positions
+    return positions, looks.sizes

@@ -1,5 +1,6 @@
 """Names from outside in messages, reports and figures: no terminal escapes, and always UTF-8."""
 
+import json
 import os
 import struct
 import subprocess
@@ -56,6 +57,18 @@ def boxes_file(folder):
     return read_boxes(folder / "boxes.json", pictures(folder))
 
 
+def boxes_file_with_one_outside(folder):
+    (folder / "boxes.json").write_text(
+        json.dumps({"boxes": {f"{ODD}/{ODD}.png": [[0, 0, 99, 99]]}})
+    )
+    return read_boxes(folder / "boxes.json", pictures(folder))
+
+
+def patch_file_with_one_outside(folder):
+    np.save(folder / "x.npy", np.array([[[0, 900, 0, 900, 0]]]))
+    return read_patch_file(folder / "x.npy", pictures(folder))
+
+
 def patch_file(folder):
     np.save(folder / "x.npy", np.zeros((7, 1, 5)))
     return read_patch_file(folder / "x.npy", pictures(folder))
@@ -103,6 +116,7 @@ READERS = {
     "a folder": open_picture,
     "no picture": lambda f: (f / "x.png").write_text("x") and open_picture(f / "x.png"),
     "boxes": boxes_file,
+    "a box outside, from a file": boxes_file_with_one_outside,
     "no boxes": lambda f: TwoStreamDataset(pictures(f), {}),
     "few boxes": lambda f: TwoStreamDataset(
         pictures(f), {f"{ODD}/{ODD}.png": [[0, 0, 9, 9]]}, num_patches=2
@@ -111,6 +125,7 @@ READERS = {
         pictures(f), {f"{ODD}/{ODD}.png": [[0, 0, 99, 99]]}
     )[0],
     "a patch file": patch_file,
+    "a patch outside": patch_file_with_one_outside,
     "a missing patch file": lambda f: read_patch_file(f / "x.npy", pictures(f)),
     "twice": lambda f: Pictures(f, [ODD, ODD], [0, 0], ["a"]),
     "outside": lambda f: Pictures(f, [f"../{ODD}"], [0], ["a"]),
