@@ -27,11 +27,14 @@ def printable(name: Any) -> str:
         >>> print(printable("wren\x1b[2J.jpg"), printable("鷦鷯.jpg"))
         wren\x1b[2J.jpg 鷦鷯.jpg
     """
+    text = str(name)
+    if text.isprintable():  # nearly always, and 20 times as fast as going over the letters
+        return text
     return "".join(
         letter
         if letter.isprintable() or letter in _JOINERS
         else letter.encode("unicode_escape").decode("ascii")
-        for letter in str(name)
+        for letter in text
     )
 
 

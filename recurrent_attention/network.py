@@ -13,6 +13,7 @@ from recurrent_attention._modes import eval_view
 from recurrent_attention._settings import Settings
 from recurrent_attention.attention import AnytimeAttention, RecurrentRefinedAttention
 from recurrent_attention.backbone import fitting_backbone
+from recurrent_attention.backbone.normalisation import renormalise_for
 from recurrent_attention.backbone.timm_calls import TimmCalls
 from recurrent_attention.heads import (
     GLOBAL_CONV_CHANNELS,
@@ -64,6 +65,7 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
             final_pool=False,
             **(settings.arguments_of("local") | always),
         )
+        renormalise_for(self.local_backbone, given=self.data_config)
         self.image_size = self.global_backbone.image_size
         self.patch_size = self.local_backbone.image_size
         self.settings = replace(settings, image_size=self.image_size, patch_size=self.patch_size)
@@ -76,7 +78,6 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
         names = settings.class_names
         self.class_names: tuple[str, ...] | None = None if names is None else tuple(names)
         self.measured_offsets = MeasuredOffsets()
-
         channels = self.global_backbone.out_channels
         self.global_convs = conv_pair(channels) if settings.global_head == "conv" else None
         self.drop = nn.Dropout(settings.drop_rate)
@@ -220,6 +221,8 @@ class TwoStreamNetwork(nn.Module, TimmCalls):
         """
         cells = global_map if self.global_convs is None else self.global_convs(global_map)
         cell_logits: Tensor = self.global_head(rearrange(cells, "b c h w -> b h w c"))
+        if not torch.compiler.is_compiling():  # before torch 2.10 autocast kept casts of this pass
+            torch.clear_autocast_cache()  # for the next one, where they should have a gradient
         return propose_mixed_boxes(
             saliency(rearrange(cell_logits, "b h w k -> b k h w")),
             (images.shape[2], images.shape[3]),

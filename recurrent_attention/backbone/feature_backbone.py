@@ -22,6 +22,7 @@ from recurrent_attention.backbone.layout import (
     head_norm,
     to_map,
 )
+from recurrent_attention.backbone.normalisation import Renormalise
 from recurrent_attention.backbone.probe import (
     blank_images,
     freeze,
@@ -93,6 +94,7 @@ class FeatureBackbone(nn.Module):
         self.name = name
         self.image_size = image_size
         self.in_chans = in_chans
+        self.renormalise: Renormalise | None = None  # where images are prepared for another one
         self.model = create_model(
             name, image_size, pretrained=pretrained, in_chans=in_chans, **create_model_kwargs
         )
@@ -215,6 +217,8 @@ class FeatureBackbone(nn.Module):
             TypeError: if `images` is not floating point.
         """
         self.check(images)
+        if self.renormalise is not None:
+            images = self.renormalise(images)
         if not self.channels_last:
             images = images.contiguous()
         if self._layout.source == "intermediates":

@@ -30,9 +30,15 @@ RECIPE_OPTIONS = (
         "--weight-decay", type=click.FloatRange(0), help="Of the weights.  [default: 0.05]"
     ),
     click.option(
-        "--ema-decay", type=share, help="Decay of the averaged weights.  [default: 0.9998]"
+        "--ema-decay",
+        type=share,
+        help="Decay of the averaged weights.  [default: 0.9998; with --freeze none]",
     ),
-    click.option("--clip-grad", type=positive, help="Largest norm of the gradients.  [default: 1]"),
+    click.option(
+        "--clip-grad",
+        type=positive,
+        help="Largest norm of the gradients.  [default: 1; with --freeze none]",
+    ),
     click.option(
         "--label-smoothing",
         type=click.FloatRange(0, 1, max_open=True),

@@ -51,8 +51,7 @@ def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
     if len(table) != len(pictures):
         raise ValueError(
             f"Expected {printable(path)} to hold boxes for the {len(pictures)} pictures of this "
-            f"split, but "
-            f"got {len(table)}. Use the file of the same split and of the whole split."
+            f"split, but got {len(table)}. Use the file of the same split and of the whole split."
         )
     order = sorted(range(len(pictures)), key=lambda i: tuple(pictures.names[i].rsplit("/", 1)))
     _check_labels(path, table, [pictures.labels[i] for i in order])
@@ -83,8 +82,7 @@ def find_patch_files(folder: str | Path) -> tuple[Path, Path]:
         if not path.is_file():
             raise FileNotFoundError(
                 f"Expected train_patches.npy and test_patches.npy in {printable(folder)}, but "
-                f"{path.name} is "
-                "missing."
+                f"{path.name} is missing."
             )
     return paths
 
@@ -104,8 +102,7 @@ def _read_table(path: Path) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]
     if mapped.ndim != 3 or mapped.shape[1] == 0 or mapped.shape[2] != 5:
         raise ValueError(
             f"Expected {printable(path)} to hold rows [y0, y1, x0, x1, label] in shape (pictures, "
-            f"boxes, 5), "
-            f"but got {mapped.shape}."
+            f"boxes, 5), but got {mapped.shape}."
         )
     if mapped.dtype.kind not in "fiu":
         raise ValueError(f"Expected {printable(path)} to hold numbers, but got {mapped.dtype}.")
@@ -121,6 +118,6 @@ def _check_labels(
     if len(pairs) != len(set(labels)) or len(pairs) != len(set(theirs.tolist())):
         raise ValueError(
             f"Expected the label column of {printable(path)} to agree with the classes of its "
-            f"pictures, but "
-            f"{len(pairs)} pairs stand for {len(set(labels))} classes. Is it another split?"
+            f"pictures, but {len(pairs)} pairs stand for {len(set(labels))} classes. Is it another "
+            "split?"
         )

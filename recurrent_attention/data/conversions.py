@@ -60,8 +60,8 @@ def labels_of(labels: Any, names: Sequence[str], num_classes: int) -> tuple[int,
     rows = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if not isinstance(rows, list) or len(rows) != len(names):
         raise ValueError(
-            "Expected `names` and `labels` to be equally many, but got "
-            f"{len(names)} and {len(rows) if isinstance(rows, list) else 1}."
+            f"Expected `names` and `labels` to be equally many, but got {len(names)} and "
+            f"{len(rows) if isinstance(rows, list) else 1}."
         )
     found = []
     for name, row in zip(names, rows, strict=True):

@@ -91,8 +91,8 @@ class CUB200(Pictures):
             if absent := names.keys() - rows.keys():
                 raise ValueError(
                     f"Expected {printable(root / file)} to have a row for each image of "
-                    f"images.txt, but "
-                    f"{len(absent)} of {len(names)} are missing, the first with id {min(absent)}."
+                    f"images.txt, but {len(absent)} of {len(names)} are missing, the first with id "
+                    f"{min(absent)}."
                 )
         label_of = {class_id: label for label, class_id in enumerate(sorted(classes))}
         chosen = []
@@ -101,22 +101,19 @@ class CUB200(Pictures):
             if mark not in ("0", "1"):
                 raise ValueError(
                     f"Expected {printable(root / 'train_test_split.txt')} to mark each image with "
-                    f"0 or 1, but "
-                    f"got {mark[:200]!r} for {printable(name)}."
+                    f"0 or 1, but got {mark[:200]!r} for {printable(name)}."
                 )
             if class_id not in label_of:
                 raise ValueError(
                     f"Expected {printable(root / 'classes.txt')} to name class {class_id} of "
-                    f"{printable(name)}, but it "
-                    f"names {len(classes)} other classes."
+                    f"{printable(name)}, but it names {len(classes)} other classes."
                 )
             if split == "all" or (mark == "1") == (split == "train"):
                 chosen.append((tuple(name.rsplit("/", 1)), name, label_of[class_id]))
         if not chosen:
             raise ValueError(
                 f"Expected {printable(root / 'train_test_split.txt')} to mark some of the "
-                f"{len(names)} images "
-                f"for the {split} split, but it marks none."
+                f"{len(names)} images for the {split} split, but it marks none."
             )
         chosen.sort()
         super().__init__(
@@ -213,8 +210,7 @@ def _read_parts(root: Path, names: dict[int, str]) -> dict[str, dict[str, Point]
         if len(fields) != 5 or fields[1] not in name_of_part:
             raise ValueError(
                 f"Expected {printable(where)} to be an image, a part of {part_names.name}, x, y "
-                f"and whether "
-                f"it is visible, but got {line[:200]!r}."
+                f"and whether it is visible, but got {line[:200]!r}."
             )
         image_id, part_id, *place, visible = fields
         if visible == "1" and image_id in name_of_image:

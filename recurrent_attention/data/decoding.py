@@ -186,7 +186,7 @@ def _in_processes(paths: Iterable[Path], num_workers: int) -> Iterator[Decoded]:
     except BrokenProcessPool as error:
         raise RuntimeError(
             "Expected each process to decode its pictures, but one was ended, perhaps for want of "
-            f"memory, at {next(waiting)} or soon after it. Take fewer `num_workers`."
+            f"memory, at {printable(next(waiting))} or soon after it. Take fewer `num_workers`."
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # also where the caller stops early

@@ -116,9 +116,8 @@ def _read_list(path: Path) -> list[tuple[str, int]]:
     names, class_ids = found["file_list"], found["labels"]
     if len(names) != len(class_ids):
         raise ValueError(
-            f"Expected {printable(path)} to hold a label for each name, but got {len(names)} "
-            f"names and "
-            f"{len(class_ids)} labels."
+            f"Expected {printable(path)} to hold a label for each name, but got {len(names)} names "
+            f"and {len(class_ids)} labels."
         )
     rows = []
     for name, class_id in zip(names, class_ids, strict=True):
@@ -142,15 +141,13 @@ def _folders(root: Path, rows: list[tuple[str, int]]) -> dict[int, str]:
         folder = name.rsplit("/", 1)[0]
         if folders.setdefault(class_id, folder) != folder:
             raise ValueError(
-                f"Expected the lists of {printable(root)} to give each class one folder, but "
-                f"class {class_id} "
-                f"has {folders[class_id]!r:.200} and {folder!r:.200}."
+                f"Expected the lists of {printable(root)} to give each class one folder, but class "
+                f"{class_id} has {folders[class_id]!r:.200} and {folder!r:.200}."
             )
     if len(set(folders.values())) != len(folders):
         raise ValueError(
             f"Expected the lists of {printable(root)} to give each folder one class, but "
-            f"{len(folders)} "
-            f"classes share {len(set(folders.values()))} folders."
+            f"{len(folders)} classes share {len(set(folders.values()))} folders."
         )
     return folders
 

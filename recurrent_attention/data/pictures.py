@@ -29,8 +29,8 @@ Opened = Image.Image | NDArray[np.uint8]
 class Pictures(Dataset[tuple[Opened, int]]):
     """Pictures by relative file name, each with a label.
 
-    Pixels are read by `open` alone: indexing, sizes, digests, views and `readable` go through it.
-    Override it if pictures are no files, or are changed when they are opened.
+    Override `open` if pictures are no files, or are changed when they are opened: indexing, views,
+    sizes, digests and `readable` then go through it. Otherwise the last three read the files.
 
     Indexing returns `(picture, label)`; the picture is a `PIL.Image` in `mode`, also of grayscale
     files, or an array of the `loader`.

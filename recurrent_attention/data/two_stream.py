@@ -24,7 +24,7 @@ from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.images.views import (
     IMAGENET_MEAN,
     IMAGENET_STD,
-    cut_view,
+    cut_views,
     reduction_for,
     resampling,
 )
@@ -210,7 +210,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         if pixels is None:
             pixels = self._decoded(index, size, region, boxes)
         (image,) = self._views(pixels, size, region[None], self.image_size)
-        patches = torch.stack(self._views(pixels, size, boxes, self.patch_size))
+        patches = self._views(pixels, size, boxes, self.patch_size)
         x0, y0, x1, y1 = region.tolist()
         scale = self.image_size / torch.tensor([x1 - x0, y1 - y0] * 2)
         boxes = (boxes - region[[0, 1, 0, 1]]) * scale
@@ -225,8 +225,8 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
     def fixed_views(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the whole picture and all its patches, without randomness.
 
-        The whole picture is the same whatever its boxes are: a large JPEG is decoded once for it
-        and once more, finer, for small boxes.
+        A large JPEG with small boxes is decoded twice, coarsely for the whole picture and finely
+        for the patches, so that the pixels of the whole picture do not depend on its boxes.
 
         Args:
             index: of the picture.
@@ -236,13 +236,18 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         """
         size = self.pictures.size(index)
         whole, boxes = _whole(size)[None], self._checked_boxes(index, size)
-        of_whole = reduction_for(_sides(whole), self.image_size)
-        of_boxes = min(of_whole, reduction_for(_sides(boxes), self.patch_size))
+        of_whole, of_boxes = self.reductions(size, boxes)
         pixels = self.pictures.pixels(index, reduction=of_whole)
         (image,) = self._views(pixels, size, whole, self.image_size)
         if of_boxes < of_whole:
             pixels = self.pictures.pixels(index, reduction=of_boxes)
-        return image, torch.stack(self._views(pixels, size, boxes, self.patch_size))
+        return image, self._views(pixels, size, boxes, self.patch_size)
+
+    def reductions(self, size: tuple[int, int], boxes: Tensor) -> tuple[int, int]:
+        """Return how far `fixed_views` reduces a JPEG of that size: whole, and for its boxes."""
+        of_whole = reduction_for(size, self.image_size)
+        inside = clip_boxes(boxes, _whole(size))
+        return of_whole, min(of_whole, reduction_for(_sides(inside), self.patch_size))
 
     def _checked_boxes(self, index: int, size: tuple[int, int]) -> Tensor:
         name = self.pictures.names[index]
@@ -273,14 +278,11 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         )
         return self.pictures.pixels(index, reduction=reduction)
 
-    def _views(
-        self, pixels: Tensor, size: tuple[int, int], boxes: Tensor, side: int
-    ) -> list[Tensor]:
+    def _views(self, pixels: Tensor, size: tuple[int, int], boxes: Tensor, side: int) -> Tensor:
         """Cut boxes (n 4), in pixels of the whole picture, out of what was decoded of it."""
-        cut = partial(
-            cut_view, pixels, mean=self.mean, std=self.std, interpolation=self.interpolation
-        )
-        return [cut(box, side) for box in boxes * _shrinking(pixels, size)]
+        look: dict[str, Any] = {"mean": self.mean, "std": self.std}
+        look["interpolation"] = self.interpolation
+        return cut_views(pixels, boxes * _shrinking(pixels, size), side, **look)
 
 
 def _shrinking(pixels: Tensor, size: tuple[int, int]) -> Tensor:

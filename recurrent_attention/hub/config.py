@@ -42,13 +42,13 @@ def config_of(network: TwoStreamNetwork) -> dict[str, Any]:
 
 def _portable_backbones(network: TwoStreamNetwork) -> dict[str, Any]:
     """Return the arguments about backbones with which both can be built anywhere."""
-    look = {k: v for k, v in network.data_config.items() if k != "input_size"}
     described = []
     for backbone, given in (
         (network.global_backbone, network.settings.arguments_of("global")),
         (network.local_backbone, network.settings.arguments_of("local")),
     ):
         name, arguments = backbone.architecture()
+        look = {k: v for k, v in backbone.data_config.items() if k != "input_size"}
         overlay = arguments.get("pretrained_cfg_overlay", {}) | look
         own = {k: v for k, v in given.items() if k not in FACTORY_ARGUMENTS}
         described.append((name, arguments | own | {"pretrained_cfg_overlay": overlay}))
@@ -102,8 +102,7 @@ def _read_object(path: Path) -> dict[str, Any]:
     if size > MOST_BYTES:
         raise ValueError(
             f"Expected {printable(path)} to have at most {MOST_BYTES} bytes, but got {size}. That "
-            f"is no "
-            "configuration."
+            "is no configuration."
         )
     try:
         config = json.loads(path.read_text("utf-8"), parse_constant=_refuse_constant)

@@ -59,8 +59,7 @@ def checked_config(
         if name not in _KEYS:
             raise ValueError(
                 f"Expected {printable(path)} to hold arguments of TwoStreamClassifier only, but "
-                f"got "
-                f"{SHORT.repr(name)}. A newer version of recurrent-attention may know it."
+                f"got {SHORT.repr(name)}. A newer version of recurrent-attention may know it."
             )
     for name in _KEYS:
         if name in given:

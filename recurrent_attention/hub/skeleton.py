@@ -83,8 +83,7 @@ def fill(
     if sum(tensor.numel() for tensor in computed) > MORE_NUMBERS:
         raise ValueError(
             f"Expected {printable(path)} to describe a model that can be built, but got one that "
-            f"needs tables "
-            f"of more than {MORE_NUMBERS} numbers for its size of images."
+            f"needs tables of more than {MORE_NUMBERS} numbers for its size of images."
         )
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         model = _build(cls, settings, path)

@@ -4,7 +4,7 @@ import importlib
 import io
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Literal
@@ -85,7 +85,7 @@ def open_picture(
         (255, 255, 255)
     """
     if isinstance(source, Image.Image):
-        with _one_sentence(lambda: f"in {name or 'the PIL image'}"):
+        with _one_sentence(f"in {name or 'the PIL image'}"):
             if getattr(source, "tile", None) and source.format not in _LOADED_FORMATS:
                 raise ValueError(f"a file of the format {source.format} that is not decoded yet")
             return _upright(source, mode)
@@ -93,7 +93,7 @@ def open_picture(
         with _open(source, name) as picture:
             return _decoded(picture, reduction, mode)
     with (
-        _one_sentence(lambda: f"in {name or 'the open file'}"),
+        _one_sentence(f"in {name or 'the open file'}"),
         _rewindable(source) as file,
         _identify(file) as picture,
     ):
@@ -120,7 +120,7 @@ def picture_size(
         with _open(source, name) as picture:
             return _upright_size(picture)
     with (
-        _one_sentence(lambda: f"in {name or 'the open file'}"),
+        _one_sentence(f"in {name or 'the open file'}"),
         _rewindable(source) as file,
         _identify(file) as picture,
     ):
@@ -144,10 +144,7 @@ def _open(path: str | os.PathLike[str], name: str | None = None) -> Iterator[Ima
         hints = {"a folder": "Pass the files in it.", "nothing": ""}
         hint = hints.get(kind, "Replace or remove the file.")
         check_regular_file(path, "a picture", hint, name=name or "")
-
-    def where() -> str:
-        return f"at {printable(os.fspath(path))}" + (f" ({name})" if name else "")
-
+    where = f"at {printable(os.fspath(path))}" + (f" ({name})" if name else "")
     with (
         _one_sentence(where, " Replace or remove the file."),
         path.open("rb") as file,
@@ -157,15 +154,15 @@ def _open(path: str | os.PathLike[str], name: str | None = None) -> Iterator[Ima
 
 
 @contextmanager
-def _one_sentence(where: Callable[[], str], hint: str = "") -> Iterator[None]:
-    """Say in one sentence what could not be read; `where` is asked for the place only then."""
+def _one_sentence(where: str, hint: str = "") -> Iterator[None]:
+    """Say in one sentence what could not be read."""
     try:
         yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"Expected a picture {where()}, but there is no file.") from None
+        raise FileNotFoundError(f"Expected a picture {where}, but there is no file.") from None
     except _UNREADABLE as error:
         reason = printable(str(error) or type(error).__name__).rstrip(".")
-        raise ValueError(unreadable(where(), reason) + hint) from error
+        raise ValueError(unreadable(where, reason) + hint) from error
 
 
 def unreadable(where: str, reason: str) -> str:
@@ -218,15 +215,16 @@ def _decoded(picture: Image.Image, reduction: int, mode: Mode) -> Image.Image:
 
 
 def _upright(picture: Image.Image, mode: Mode, *, copy: bool = True) -> Image.Image:
-    """Return a copy, or the picture itself where it is so already; a copy costs a decoding.
+    """Turn a picture upright and bring it to a mode.
 
     Args:
         picture: of any mode.
         mode: that it shall have.
-        copy: False if nobody else has the picture.
+        copy: False if nobody else has the picture: where nothing has to change, it is returned
+            itself, which saves the copy.
 
     Returns:
-        The upright picture.
+        The upright picture, decoded and without metadata.
     """
     picture.load()  # of a TIFF file this turns it, so ask for the orientation afterwards
     turn = _TURNS.get(_orientation(picture))

@@ -17,7 +17,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 # As in Pillow's `thumbnail`. Views differ on average by 1 (half) to 2 (an eighth) of 255 levels
 # from those of a whole decoding, and a classifier answers as well (docs/speed.md).
 REDUCING_GAP = 2.0
-EDITION = 3  # what was kept of views that were cut out in another way is not taken for these
+EDITION = 3  # part of the keys of kept features: to be raised when the pixels of a view change
 _MODES: dict[int, Mode] = {1: "L", 3: "RGB", 4: "RGBA"}
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -128,24 +128,59 @@ def cut_view(
                 [[-1., -1.],
                  [-1., -1.]]])
     """
+    return cut_views(pixels, box[None], size, mean=mean, std=std, interpolation=interpolation)[0]
+
+
+def cut_views(
+    pixels: Tensor,
+    boxes: Tensor,
+    size: int,
+    *,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    interpolation: str = "bicubic",
+) -> Tensor:
+    """Cut several boxes out of a picture, as `cut_view` does; all are normalised together.
+
+    Args:
+        pixels: as in `cut_view`, and so are the others that are not named here.
+        boxes: (p 4), p at least 1.
+        size: as there.
+        mean: as there.
+        std: as there.
+        interpolation: as there.
+
+    Returns:
+        (p c size size) float32.
+
+    Raises:
+        ValueError: as in `cut_view`.
+    """
     known = resampling(interpolation)
     if not len(pixels) == len(mean) == len(std):
         raise ValueError(
             f"Expected `mean` and `std` to have a number for each of the {len(pixels)} channels, "
             f"but got {tuple(mean)} and {tuple(std)}. TwoStreamDataset.for_model takes the model's."
         )
-    x0, y0, x1, y1 = whole_pixels(box, pixels.shape[2], pixels.shape[1])
-    cut = pixels[:, y0:y1, x0:x1]
-    if interpolation in ("bilinear", "bicubic"):
-        resized = F.interpolate(cut[None], (size, size), mode=interpolation, antialias=True)[0]
-    else:  # which torch does not have for whole numbers
-        bands = [Image.fromarray(np.ascontiguousarray(band)) for band in cut.numpy()]
-        resized = torch.cat([pixels_of(band.resize((size, size), known)) for band in bands])
+    resized = torch.stack([_resized(pixels, box, size, interpolation, known) for box in boxes])
     # (pixels / 255 - mean) / std, in two passes over one tensor
     scale = torch.tensor([1 / (255 * s) for s in std])
     shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)])
-    view = resized.to(torch.float32, memory_format=torch.contiguous_format)
-    return view.mul_(rearrange(scale, "c -> c 1 1")).sub_(rearrange(shift, "c -> c 1 1"))
+    views = resized.to(torch.float32, memory_format=torch.contiguous_format)
+    return views.mul_(rearrange(scale, "c -> c 1 1")).sub_(rearrange(shift, "c -> c 1 1"))
+
+
+def _resized(
+    pixels: Tensor, box: Tensor, size: int, interpolation: str, known: Image.Resampling
+) -> Tensor:
+    """Cut a box (4) out of pixels (c h w) and resize it: (c size size) uint8."""
+    x0, y0, x1, y1 = whole_pixels(box, pixels.shape[2], pixels.shape[1])
+    cut = pixels[:, y0:y1, x0:x1]
+    if interpolation in ("bilinear", "bicubic"):
+        return F.interpolate(cut[None], (size, size), mode=interpolation, antialias=True)[0]
+    # torch does not have the others for whole numbers
+    bands = [Image.fromarray(np.ascontiguousarray(band)) for band in cut.numpy()]
+    return torch.cat([pixels_of(band.resize((size, size), known)) for band in bands])
 
 
 def whole_pixels(box: Tensor, width: int, height: int) -> tuple[int, int, int, int]:

@@ -49,7 +49,7 @@ def build_demo(model: TwoStreamNetwork, *, title: str = TITLE) -> Any:
         from recurrent_attention.inference.demo_page import DemoPage
     except ImportError as error:
         raise ImportError(
-            f"Expected {error.name} for the demo, but it is not installed: "
-            "pip install 'recurrent-attention[demo]'."
+            f"Expected {error.name} for the demo, but it is not installed: pip install "
+            "'recurrent-attention[demo]'."
         ) from error
     return DemoPage(model, title).blocks

@@ -16,6 +16,7 @@ from recurrent_attention.inference.explanation import Explanation, explain
 from recurrent_attention.inference.looking import temperature_after
 from recurrent_attention.inference.sheet import (
     Sheet,
+    number_box,
     outline,
     overlay,
 )
@@ -25,7 +26,7 @@ from recurrent_attention.inference.strip import (
     order_shown,
     pixels_of_view,
 )
-from recurrent_attention.inference.target_class import readable
+from recurrent_attention.inference.target_class import shown_name
 from recurrent_attention.network import TwoStreamNetwork
 
 # Inches. At `SCREEN_DPI` these are more pixels than the page shows at 1280: sharp on any screen.
@@ -138,12 +139,9 @@ def looks_of(found: Explanation) -> Looks:
     height, width = found.images.shape[2:]
     across, down = picture.width / width, picture.height / height
     count = found.logits.shape[1]
-    names = found.class_names
     return Looks(
         found=found,
-        names=tuple(
-            f"class {index}" if names is None else readable(names[index]) for index in range(count)
-        ),
+        names=tuple(shown_name(index, found.class_names) for index in range(count)),
         target=int(found.target[0]),
         streams=rearrange(
             [
@@ -186,14 +184,8 @@ def draw_boxes(looks: Looks) -> Figure:
     axes.imshow(np.asarray(looks.picture), aspect="auto", extent=(0, width, height, 0))
     outline(axes, looks.boxes, looks.colors, numbered=False)
     # From the last to the first, so that where boxes share a corner the better number is on top.
-    for number, (x0, y0, x1, y1) in reversed(list(enumerate(looks.boxes))):
-        right, low = number % 4 in (1, 2), number % 4 >= 2  # boxes often overlap
-        axes.text(
-            x1 if right else x0, y1 if low else y0, f"{number + 1}", fontsize=NUMBER,
-            color="white", weight="bold", clip_on=True,
-            ha="right" if right else "left", va="bottom" if low else "top",
-            bbox={"boxstyle": "square,pad=0.2", "fc": looks.colors[number], "ec": "none"},
-        )  # fmt: skip
+    for number, box in reversed(list(enumerate(looks.boxes))):
+        number_box(axes, number, box, looks.colors[number], NUMBER)
     axes.set(xlim=(0, width), ylim=(height, 0))
     return sheet.figure
 

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import gradio
 
@@ -169,13 +169,13 @@ class DemoPage:
     ) -> dict[Any, Any]:
         """Explain another class, at the look that is shown."""
         if looks is None or target is None or target == looks.target:
-            return {}  # Gradio says one choice twice
+            return cast(dict[Any, Any], gradio.skip())  # Gradio says one choice twice
         return self.explained(looks_of(explain_again(self.model, looks.found, target)), group, look)
 
     def on_look(self, looks: Looks | None, group: int, look: int) -> dict[Any, Any]:
         """Show another look."""
         if looks is None:
-            return {}
+            return cast(dict[Any, Any], gradio.skip())
         number = min(max(int(look or 1), 1), looks.weights.shape[1]) - 1  # as somebody typed it
         return {
             self.shown: pixels_of_figure(draw_look(looks, group, number)),

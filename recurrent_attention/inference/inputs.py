@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recurrent_attention._errors import printable
 from recurrent_attention.images.reading import open_picture
-from recurrent_attention.images.views import cut_view, mode_of, pixels_of
+from recurrent_attention.images.views import cut_views, mode_of, pixels_of
 from recurrent_attention.inference.checks import (
     PICTURE_CHANNELS,
     check_picture,
@@ -72,10 +72,12 @@ class PictureItem(NamedTuple):
         return self.source.shape[2], self.source.shape[1]
 
     @property
-    def form(self) -> tuple[torch.Size | None, ...]:
+    def form(self) -> tuple[torch.Size | bool | None, ...]:
         """What has to agree for pictures to go through the model together."""
         given = (self.boxes, self.patches)
-        return (self.view.shape, *(None if found is None else found.shape for found in given))
+        shapes = [None if found is None else found.shape for found in given]
+        # Boxes are proposed in another view of pixels than of a normalised tensor: `_finer_view`.
+        return (self.source.is_floating_point(), self.view.shape, *shapes)
 
     def first(self, looks: int | None) -> "PictureItem":
         """Keep so many boxes or patches; None keeps all."""
@@ -224,7 +226,7 @@ def _cut(model: TwoStreamNetwork, source: Tensor, boxes: Tensor, size: int) -> T
     if source.is_floating_point():
         return crop_patches(source[None], boxes[None], size=size)[0]
     look = {name: model.data_config[name] for name in ("mean", "std", "interpolation")}
-    return torch.stack([cut_view(source, box, size, **look) for box in boxes])
+    return cut_views(source, boxes, size, **look)
 
 
 def _finer_view(model: TwoStreamNetwork, item: PictureItem) -> Tensor:

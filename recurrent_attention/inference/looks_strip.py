@@ -86,8 +86,8 @@ class LooksStrip(Strip):
             assert self.patch_weights is not None
             left = 100 * float(self.patch_weights[self.shown :].sum())
             note = (
-                f"the {which} {self.shown} of {self.num_patches} patches; "
-                f"the others have {left:.0f} % of the weight"
+                f"the {which} {self.shown} of {self.num_patches} patches; the others have "
+                f"{left:.0f} % of the weight"
             )
             self.sheet.text(self.right, self.end + MARGIN, note, ha="right", color=PALE)
         return self.finish()

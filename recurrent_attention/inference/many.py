@@ -16,6 +16,8 @@ from recurrent_attention.images.views import mode_of
 from recurrent_attention.inference.prediction import Prediction, predict
 from recurrent_attention.network import TwoStreamNetwork
 
+FILES_AT_ONCE = 16  # that are read before they are answered
+
 
 class FileAnswer(NamedTuple):
     """What a model says about one file.
@@ -38,19 +40,17 @@ def predict_files(
     top_k: int = 5,
     looks: int | None = None,
     confidence: float | None = None,
-    batch_size: int = 16,
     num_workers: int = 0,
     progress: bool = True,
 ) -> Iterator[FileAnswer]:
     """Name what is on each of many files; one that cannot be read is an answer with its reason.
 
     Args:
-        model: each of its modules is in the same mode afterwards.
+        model: it stays as it is.
         paths: of pictures, as many as you like.
         top_k: as in `TwoStreamClassifier.predict`.
         looks: as there.
         confidence: as there.
-        batch_size: files that are answered together.
         num_workers: processes that read; 0 is this one.
         progress: show a bar.
 
@@ -74,7 +74,7 @@ def predict_files(
     files = _Files([Path(path) for path in paths], mode_of(model.global_backbone.in_chans))
     loader: DataLoader[Any] = DataLoader(
         files,
-        batch_size,
+        FILES_AT_ONCE,
         num_workers=num_workers,
         collate_fn=list,
         generator=torch.Generator(),  # from which the loader draws a seed

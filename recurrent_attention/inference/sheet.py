@@ -189,14 +189,18 @@ def outline(axes: Any, boxes: list[list[float]], colors: Sequence[str], numbered
             axes.add_patch(
                 Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=edge, linewidth=line)
             )
-        if shown and numbered:  # each number in another corner: boxes often overlap
-            right, low = number % 4 in (1, 2), number % 4 >= 2
-            axes.text(
-                x1 if right else x0, y1 if low else y0, f"{number + 1}", fontsize=SMALL,
-                color="white", weight="bold",
-                ha="right" if right else "left", va="bottom" if low else "top",
-                bbox={"boxstyle": "square,pad=0.15", "fc": color, "ec": "none"},
-            )  # fmt: skip
+        if shown and numbered:
+            number_box(axes, number, (x0, y0, x1, y1), color, SMALL)
+
+
+def number_box(axes: Any, number: int, box: Sequence[float], color: str, fontsize: float) -> None:
+    """Write a box's number, from 1, into a corner; each into another one: boxes often overlap."""
+    (x0, y0, x1, y1), right, low = box, number % 4 in (1, 2), number % 4 >= 2
+    axes.text(
+        x1 if right else x0, y1 if low else y0, f"{number + 1}", fontsize=fontsize, color="white",
+        weight="bold", clip_on=True, ha="right" if right else "left", va="bottom" if low else "top",
+        bbox={"boxstyle": "square,pad=0.2", "fc": color, "ec": "none"},
+    )  # fmt: skip
 
 
 def font_for(text: str) -> tuple[Path | None, frozenset[str]]:

@@ -23,7 +23,7 @@ from recurrent_attention.inference.sheet import (
     overlay,
     wrapped,
 )
-from recurrent_attention.inference.target_class import readable
+from recurrent_attention.inference.target_class import shown_name
 
 # Inches.
 MARGIN, GAP, GUTTER = 0.15, 0.07, 0.32
@@ -209,8 +209,7 @@ class Strip:
 
     def name(self, index: int) -> str:
         """Return the name of a class as people read it."""
-        names = self.found.class_names
-        return f"class {index}" if names is None else readable(names[index])
+        return shown_name(index, self.found.class_names)
 
 
 def pixels_of_view(normalised: Tensor, mean: Sequence[float], std: Sequence[float]) -> Any:

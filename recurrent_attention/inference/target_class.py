@@ -101,6 +101,11 @@ def _index_of_name(name: str, class_names: Sequence[str] | None, argument: str) 
     )
 
 
+def shown_name(index: int, class_names: Sequence[str] | None) -> str:
+    """Return the name of a class as people read it, or its index where the model has no names."""
+    return f"class {index}" if class_names is None else readable(class_names[index])
+
+
 def readable(name: str) -> str:
     """Make a class name of CUB or ImageNet readable.
 

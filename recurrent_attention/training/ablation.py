@@ -28,7 +28,7 @@ from recurrent_attention.training.averaged_views import Averaged, answers_over_v
 from recurrent_attention.training.draws import seeded
 from recurrent_attention.training.own_pictures import NUM_PATCHES, train
 from recurrent_attention.training.parts import Parts, parts_of_folder
-from recurrent_attention.training.processes import join_processes
+from recurrent_attention.training.processes import from_main
 from recurrent_attention.training.proposals import boxes_of_parts
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.variants import RUN_FILES, VARIANTS, Variant, ordered
@@ -143,8 +143,7 @@ def ablate(
                 _average_views(parts, run, averaged, work)
             results[variant.name].append(results_of(variant, run))
     rows = rows_of(chosen, results, settings, len(parts.train.class_names))
-    if join_processes().is_main_process:
-        write_table(folder, rows, seeds)
+    from_main(lambda: write_table(folder, rows, seeds))
     return Ablation(rows, folder)
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from einops import einsum, rearrange, repeat
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 
 from recurrent_attention._devices import Device
 from recurrent_attention._settings import TEMPERATURES
@@ -86,7 +86,8 @@ def calibrate(
     answers_of_each = 1 + max(part.num_patches for part in views.parts)
     step = math.ceil(len(views) * answers_of_each * model.num_classes / MOST_LOGITS)
     if step > 1:
-        views = fixed_views_of(model, Subset(data, range(0, len(views), step)))
+        thinned = [Subset(part, range(0, len(part), step)) for part in views.parts]
+        views = fixed_views_of(model, ConcatDataset(thinned))
     resources = Resources(
         model,
         device=device,

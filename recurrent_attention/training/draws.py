@@ -7,8 +7,8 @@ cropped in the same way.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,10 +27,18 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def own_random_state() -> AbstractContextManager[None]:
+    """Give the caller's random state back afterwards, that of the CPU and of every GPU.
+
+    Without `devices`, torch warns where there are several GPUs.
+    """
+    return torch.random.fork_rng(range(torch.cuda.device_count()))
+
+
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from generators that begin at `seed` meanwhile; the caller's come back afterwards."""
-    with torch.random.fork_rng():
+    with own_random_state():
         torch.manual_seed(seed)
         yield
 
@@ -51,11 +59,22 @@ class Draws(Dataset[tuple[Any, ...]]):
         return len(self.data)
 
     def __getitem__(self, place: tuple[int, ...]) -> tuple[Any, ...]:
-        _, index, *_ = place
+        return (place[1], *self._seeded(place, self.data.__getitem__))
+
+    def __getitems__(self, places: Sequence[tuple[int, ...]]) -> list[tuple[Any, ...]]:
+        """Return the samples of a batch. Data that can `draw` are read together afterwards."""
+        if not hasattr(self.data, "draw"):
+            return [self[place] for place in places]
+        indices = [place[1] for place in places]
+        drawn = [self._seeded(place, self.data.draw) for place in places]
+        read = self.data.read(indices, drawn)
+        return [(index, *sample) for index, sample in zip(indices, read, strict=True)]
+
+    def _seeded(self, place: tuple[int, ...], draw: Callable[[int], Any]) -> Any:
         # A GPU's generators have no part in reading pictures, and a worker process may not touch
         # them.
         torch.default_generator.manual_seed(seed_of(self.seed, *place))
-        return (index, *self.data[index])
+        return draw(place[1])
 
 
 class EpochOrder(Sampler[tuple[int, ...]]):

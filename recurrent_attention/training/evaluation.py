@@ -18,7 +18,12 @@ from recurrent_attention.data.two_stream import TwoStreamDataset
 from recurrent_attention.heads import TwoStreamOutput
 from recurrent_attention.loss import TwoStreamLoss
 from recurrent_attention.training.answers import Answers
-from recurrent_attention.training.draws import EpochOrder, loader_of, plainly
+from recurrent_attention.training.draws import (
+    EpochOrder,
+    loader_of,
+    own_random_state,
+    plainly,
+)
 from recurrent_attention.training.features import FeatureDataset, frozen_features
 from recurrent_attention.training.networks import Heads, Streams
 from recurrent_attention.training.processes import Resources, own_accelerate_state
@@ -142,7 +147,7 @@ def ready_to_answer(
     dataset: Views | FeatureDataset = frozen_features(model, views, resources) if frozen else views
     order = EpochOrder(dataset, seed=0, shuffle=False)
     loader = loader_of(dataset, order, batch_size, 0 if frozen else resources.num_workers)
-    with eval_view(model) as view, torch.random.fork_rng():
+    with eval_view(model) as view, own_random_state():
         network: nn.Module = Heads(view) if frozen else Streams(view)
         yield resources.accelerator.prepare(network, loader)
 

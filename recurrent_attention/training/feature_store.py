@@ -219,3 +219,14 @@ def digest_of(module: nn.Module) -> str:
 def key_of(*parts: Any) -> bytes:
     """Return the key of what is computed from `parts`, which JSON can hold."""
     return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def keys_of_each(parts: Sequence[Any], ends: Iterable[Sequence[Any]]) -> list[bytes]:
+    """Return `key_of(*parts, *end)` for each end; what they share is hashed once."""
+    shared = hashlib.sha256(json.dumps(parts)[:-1].encode())
+    keys = []
+    for end in ends:
+        digest = shared.copy()
+        digest.update(f", {json.dumps(end)[1:]}".encode())
+        keys.append(digest.digest())
+    return keys

@@ -12,7 +12,7 @@ from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.training.evaluation import Evaluation, Precision, evaluate
 from recurrent_attention.training.parts import listing_of, splits_of_folder
-from recurrent_attention.training.processes import join_processes
+from recurrent_attention.training.processes import from_main
 from recurrent_attention.training.proposals import propose_boxes_for
 from recurrent_attention.training.report import write_report
 from recurrent_attention.training.views import labels_for
@@ -87,9 +87,10 @@ def evaluate_part(
     boxes = propose_boxes_for(model, pictures, **work)
     views = TwoStreamDataset.for_model(model, pictures, boxes)
     found = evaluate(model, views, batch_size=batch_size, precision=precision, **work)
-    if report is not None and join_processes().is_main_process:
+    if report is not None:
         said = {"found": part.found, "part": part.name, "pictures": len(pictures)}
-        write_report(Path(report), model, views, found, settings={"data": said})
+        page, settings = Path(report), {"data": said}
+        from_main(lambda: write_report(page, model, views, found, settings=settings))
     return found
 
 

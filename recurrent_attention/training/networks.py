@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from recurrent_attention._errors import first_line
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.heads import TwoStreamFeatures, TwoStreamOutput
+from recurrent_attention.training.draws import own_random_state
 
 
 class Streams(nn.Module):
@@ -54,7 +55,7 @@ def own_training(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     What the caller had comes back afterwards.
     """
     with (
-        torch.random.fork_rng(),  # the CPU's draws order, patches, crops; a GPU's only dropout
+        own_random_state(),  # the CPU's draws order, patches, crops; a GPU's only dropout
         torch.inference_mode(False),
         torch.enable_grad(),
         lent(parameters, "grad", None),
@@ -78,9 +79,10 @@ def lent(parameters: Iterable[nn.Parameter], attribute: str, value: Any) -> Iter
 
 @contextmanager
 def checkpointed(model: TwoStreamClassifier, enable: bool) -> Iterator[None]:
-    """Let both backbones compute again, meanwhile, what they would keep, if asked to.
+    """Switch gradient checkpointing on in both backbones, if asked to, and back afterwards.
 
-    Several processes share their batch norms in the forward pass alone: there it is refused.
+    With several processes and batch norms it is refused: the statistics of all processes are
+    shared in the forward pass only (`shared_batch_norm`).
     """
     backbones = [model.global_backbone, model.local_backbone] if enable else []
     modules = [module for backbone in backbones for module in backbone.modules()]
@@ -103,11 +105,14 @@ def checkpointed(model: TwoStreamClassifier, enable: bool) -> Iterator[None]:
 
 @contextmanager
 def counted_once(model: TwoStreamClassifier, recomputes: bool) -> Iterator[None]:
-    """Keep buffers, meanwhile: a backward pass that computes again shows batch norms a batch twice.
+    """Undo what a backward pass does to buffers, such as running averages.
+
+    With gradient checkpointing it repeats the forward pass, so batch norms would count each batch
+    twice.
 
     Args:
-        model: whose buffers to keep.
-        recomputes: whether there is anything to keep them from.
+        model: whose buffers to put back.
+        recomputes: False does nothing.
     """
     buffers = list(model.buffers()) if recomputes else []
     before = [buffer.clone() for buffer in buffers]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from recurrent_attention._devices import Device
+from recurrent_attention._devices import Device, device_of
 from recurrent_attention.backbone.creation import native_size
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
@@ -25,11 +25,7 @@ from recurrent_attention.training.features import check_keepable
 from recurrent_attention.training.fitting import FitResult, fit
 from recurrent_attention.training.networks import lent
 from recurrent_attention.training.parts import Parts, listing_of, parts_of_folder
-from recurrent_attention.training.processes import (
-    chosen_device,
-    from_main,
-    join_processes,
-)
+from recurrent_attention.training.processes import from_main, join_processes
 from recurrent_attention.training.proposals import (
     FindBoxes,
     boxes_of_parts,
@@ -153,8 +149,7 @@ def train(
     parts.check_none_empty()
     from_main(lambda: check_free(Path(out), resume))
     asked = checked_trackers(trackers, Path(out))
-    with chosen_device(device):
-        pass
+    device_of(device)  # refuses one that is not there
     names = parts.train.class_names
     settings = LOOKS | {"class_names": names, **model_arguments}
     with seeded(recipe.seed):
@@ -213,10 +208,10 @@ def train(
     if "test" not in views:
         # Trained, it proposes other boxes than its first head did. It is measured as it answers.
         for name in ("validation", "test"):
-            own = propose_boxes_for(model, every[name], **work)
-            views[name] = TwoStreamDataset.for_model(model, every[name], own)
+            found_boxes[name] = propose_boxes_for(model, every[name], **work)
+            views[name] = TwoStreamDataset.for_model(model, every[name], found_boxes[name])
         if processes.is_main_process:
-            write_boxes(files["test"], own)
+            write_boxes(files["test"], found_boxes["test"])
     calibrate(model, views["validation"], frozen=recipe.freeze, **work)
     run.save_model(model)
     found = evaluate(model, views["test"], frozen=recipe.freeze, **work)
@@ -225,11 +220,13 @@ def train(
     # `evaluate` finds by it the folder of which a part was set aside.
     listing = {"pictures": listing_of(*every.values(), by_name=True)}
     run.write_json("result.json", {"data": parts.found, **listing, **found.numbers(), **looks})
-    if processes.is_main_process:
+
+    def draw() -> None:
         shutil.rmtree(own_cache, ignore_errors=True)
         curves = run.path / "curves.png"
         draw_curves(fitted.history, curves, best_epoch=fitted.best_epoch, held_out="validation")
-    if report and processes.is_main_process:
+        if not report:
+            return
         counts = {name: f"{len(part)} pictures" for name, part in every.items()}
         seen = {"augment": name_of_augment(augment), "crop_scale": crop_scale}
         write_report(
@@ -241,6 +238,8 @@ def train(
             fitted=fitted,
             settings={"data": {"found": parts.found, **counts}, "recipe": asdict(recipe) | seen},
         )
+
+    from_main(draw)
     return Trained(model, found, fitted, run.path)
 
 

@@ -74,13 +74,13 @@ def parts_of_folder(data: str | PathLike[str], *, seed: int = 0) -> Parts:
     train = splits.pop(first)() if first in splits else None
     if train is None:
         raise ValueError(
-            f"Expected a folder `train` in {data}, or one for each class, but got "
+            f"Expected a folder `train` in {printable(data)}, or one for each class, but got "
             f"{', '.join(splits)}."
         )
     if len(train.class_names) < 2:
         raise ValueError(
-            f"Expected pictures of two or more classes in {data}, but got "
-            f"{len(train.class_names)}: {', '.join(train.class_names)}."
+            f"Expected pictures of two or more classes in {printable(data)}, but got "
+            f"{len(train.class_names)}: {listed(train.class_names)}."
         )
     names = train.class_names
     validation, test = (splits[n](class_names=names) if n in splits else None for n in OTHERS)

@@ -48,11 +48,11 @@ def join_processes(device: Device = "auto") -> PartialState:
 
 @contextmanager
 def chosen_device(device: Device) -> Iterator[bool]:
-    """Let Accelerate, meanwhile, take a device when it sets itself up.
+    """Make Accelerate take this device while it is set up; yield whether it is the CPU.
 
-    Of several processes each has a GPU of its own, so that a number counts for one process alone.
-    Yield whether it is the CPU. Accelerate has to be told: otherwise, where there is no GPU, it
-    lets each of several processes train by itself, over the same files.
+    The number in "cuda:1" counts for a single process only; of several, each takes its own GPU.
+    Pass what is yielded as `cpu`: without it, several processes on a machine without a GPU would
+    not find each other, and each would write the same files.
     """
     wanted = device_of(device)
     if wanted.type == "cpu" or device == "auto":

@@ -15,6 +15,7 @@ from recurrent_attention._modes import eval_view
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data.boxes import Boxes, read_boxes, write_boxes
 from recurrent_attention.data.pictures import Pictures, require_pictures
+from recurrent_attention.ops.proposal import EDITION
 from recurrent_attention.training.feature_store import FeatureStore, digest_of, key_of
 from recurrent_attention.training.features import whole_features
 from recurrent_attention.training.networks import own_training
@@ -188,7 +189,7 @@ def propose_boxes_for(
     shown = WholePictures(model, pictures, side)
 
     def keys_of(look: list[Any]) -> list[bytes]:
-        return [key_of(*look, side, model.num_patches)]
+        return [key_of(*look, side, model.num_patches, EDITION)]
 
     with eval_view(model) as view:  # once; `propose` would build one a picture
 

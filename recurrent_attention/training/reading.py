@@ -58,7 +58,7 @@ def read_each(
             bar.update(1 if batch_size is None else len(samples[0]))
 
 
-class Looks:
+class Appearances:
     """What decides how each picture looks, for keys: its content and size, and what prepares it.
 
     Several processes share the reading; each file is read once. What is kept are some 80 bytes a
@@ -132,13 +132,13 @@ def fill_store(
 ) -> tuple[Tensor, Numbers]:
     """Compute what a store does not hold of whole pictures; several processes share the work.
 
-    `keys_of` returns the keys of a picture, of each the same number m, from what decides how it
-    looks (`Looks`). `see` gets views (b c side side) on the model's
-    device and in its dtype, and returns for each of the keys the rows (b ...) that go under it.
+    `keys_of` turns an entry of `Appearances` into the m keys of that picture, m for each.
+    `see` gets views (b c side side), on the model's device and in its dtype, and returns m tensors
+    (b ...): the rows for each of the keys.
     Return the positions (n m) of all rows, and the pictures' sizes (n 2), width before height.
     """
-    looks = Looks(lambda index: (shown, index), len(shown.pictures), resources)
-    keys = tables_of(lambda index: keys_of(looks[index]), range(len(shown.pictures)))
+    appearances = Appearances(lambda index: (shown, index), len(shown.pictures), resources)
+    keys = tables_of(lambda index: keys_of(appearances[index]), range(len(shown.pictures)))
 
     def find(keys: Any) -> Tensor:
         return store.find(keys.reshape(-1, KEY_BYTES)).view(keys.shape[:2])
@@ -156,4 +156,4 @@ def fill_store(
     store.exchange()
     if absent:
         positions[absent] = find(keys[absent])
-    return positions, looks.sizes
+    return positions, appearances.sizes

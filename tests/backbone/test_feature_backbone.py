@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recurrent_attention import FeatureBackbone, TwoStreamClassifier
 from recurrent_attention.backbone.layout import _projected_tokens
 from recurrent_attention.backbone.probe import blank_images, on_meta, prune
+from recurrent_attention.training.feature_store import digest_of
 
 SIZE = 64
 # One model for every way of giving a map, small enough for seconds.
@@ -615,3 +616,45 @@ def test_timms_name_of_the_size_is_refused_in_one_sentence():
         "Expected `image_size` as in all of this package, but got timm's `img_size`. Pass "
         "image_size=64."
     )
+
+
+# Two backbones that were trained on pictures of another normalisation
+
+FIRST = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4)}
+SECOND = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.2)}
+
+
+def two_looks(first, second, **kwargs):
+    torch.manual_seed(0)
+    return TwoStreamClassifier(
+        "test_resnet", 3, local_backbone="test_vit", image_size=64, patch_size=32, hidden_size=8,
+        backbone_kwargs={"pretrained_cfg_overlay": first},
+        local_backbone_kwargs={"pretrained_cfg_overlay": second}, **kwargs,
+    ).eval()  # fmt: skip
+
+
+def test_patches_are_brought_to_the_normalisation_of_their_backbone(tmp_path):
+    model = two_looks(FIRST, SECOND)
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def normalised(look):
+        mean, std = (torch.tensor(look[key]).view(3, 1, 1) for key in ("mean", "std"))
+        return (pixels - mean) / std
+
+    with torch.no_grad():
+        seen = model.local_backbone(normalised(FIRST))
+        bare = two_looks(SECOND, SECOND).local_backbone
+        assert bare.renormalise is None
+        torch.testing.assert_close(seen, bare(normalised(SECOND)))
+        assert (seen - bare(normalised(FIRST))).abs().max() > 0.01
+        torch.testing.assert_close(
+            model.global_backbone(normalised(FIRST)),
+            two_looks(FIRST, FIRST).global_backbone(normalised(FIRST)),
+        )
+    model.save_pretrained(tmp_path)
+    again = TwoStreamClassifier.from_pretrained(tmp_path).eval()
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        assert torch.equal(again(images).logits, model(images).logits)
+    assert digest_of(again.local_backbone) == digest_of(model.local_backbone)
+    assert digest_of(again.local_backbone) != digest_of(bare)  # features are kept apart

@@ -7,7 +7,13 @@ from PIL import Image
 
 from recurrent_attention.data import Pictures, TwoStreamDataset
 from recurrent_attention.images import open_picture
-from recurrent_attention.images.views import cut_view, pixels_of, reduction_for, whole_pixels
+from recurrent_attention.images.views import (
+    cut_view,
+    cut_views,
+    pixels_of,
+    reduction_for,
+    whole_pixels,
+)
 
 FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -46,6 +52,16 @@ def test_a_view_is_what_pillow_gives(interpolation, size):
     difference = np.abs(levels(view) - np.asarray(cut))
     assert difference.max() < 2.001
     assert difference.mean() < 0.05
+
+
+@pytest.mark.parametrize("interpolation", FILTERS)
+def test_several_views_are_those_of_each_box(interpolation):
+    pixels = pixels_of(photo(90, 60))
+    boxes = torch.tensor([[10.0, 5.0, 80.0, 52.0], [0.0, 0.0, 90.0, 60.0], [3.0, 40.0, 9.0, 58.0]])
+    look = {"mean": (0.1, 0.2, 0.3), "std": (0.5, 0.25, 0.2), "interpolation": interpolation}
+    views = cut_views(pixels, boxes, 20, **look)
+    assert torch.equal(views, torch.stack([cut_view(pixels, box, 20, **look) for box in boxes]))
+    assert len({float(view.sum()) for view in views}) == 3
 
 
 def test_a_view_is_normalised_by_channel():

@@ -1,5 +1,6 @@
 """The demo's page: what it computes, what it says of what it cannot read, what it leaves alone."""
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import gradio
 import numpy as np
 import pytest
 import torch
+from gradio.state_holder import SessionState
 from helpers.models import make, photo
 from PIL import Image
 
@@ -174,6 +176,15 @@ def test_a_look_is_drawn_with_its_own_map_on_one_scale(model, picture):
     assert np.ptp(full[middle]) > 60
 
 
+def nothing_shown(page, handler, *given):
+    """Whether Gradio takes what a handler returns, and changes none of its outputs by it."""
+    function = next(f for f in page.blocks.fns.values() if f.name == handler.__name__)
+    blocks = page.blocks
+    shown = asyncio.run(blocks.postprocess_data(function, handler(*given), SessionState(blocks)))
+    assert len(shown) == len(function.outputs) > 1
+    return "value" not in str(shown)
+
+
 @pytest.mark.slow
 def test_the_page_answers_and_then_explains_another_class(model, page, picture):
     shown = page.on_file(picture)
@@ -189,7 +200,7 @@ def test_the_page_answers_and_then_explains_another_class(model, page, picture):
     other = (looks.target + 1) % 5
     again = page.on_target(looks, 0, 2, other)
     assert again[page.rows] == table_of_looks(again[page.found], 0, 1)
-    assert page.on_target(again[page.found], 0, 2, other) == {}
+    assert nothing_shown(page, page.on_target, again[page.found], 0, 2, other)
     assert again[page.found].target == other
     drawn = [np.asarray(update[page.strip]) for update in (shown, again)]
     wanted = np.asarray(pixels_of_figure(model.explain(picture, target=other).figure()))
@@ -201,7 +212,8 @@ def test_the_page_answers_and_then_explains_another_class(model, page, picture):
     assert moved[page.rows] == table_of_looks(again[page.found], 0, last - 1)
     wanted = pixels_of_figure(draw_look(again[page.found], 0, last - 1))
     assert np.array_equal(np.asarray(moved[page.shown]), np.asarray(wanted))
-    assert page.on_look(None, 0, 1) == page.on_target(None, 0, 1, 2) == {}
+    assert nothing_shown(page, page.on_target, None, 0, 1, 2)
+    assert nothing_shown(page, page.on_look, None, 0, 1)
 
 
 @pytest.mark.parametrize(

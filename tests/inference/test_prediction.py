@@ -997,3 +997,14 @@ def test_reversed_boxes_of_numpy_are_boxes():
     found = model.predict(photo(), boxes=rows[::-1])
     assert found.boxes == model.predict(photo(), boxes=rows[::-1].tolist()).boxes
     assert [list(box) for box in found.boxes] == rows[::-1].tolist()
+
+
+def test_pictures_and_normalised_tensors_in_one_list():
+    model = make(image_size=64)
+    assert model.proposal_size > model.image_size  # where boxes are proposed in a picture
+    picture = photo(3)
+    tensor = torch.randn(3, 64, 64, generator=torch.Generator().manual_seed(1))
+    alone = [model.predict(tensor), model.predict(picture)]
+    together = model.predict([tensor, picture])
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one.probabilities, other.probabilities)

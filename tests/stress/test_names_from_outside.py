@@ -27,7 +27,7 @@ from recurrent_attention.data import (
 )
 from recurrent_attention.data._fetching.archive import unpack
 from recurrent_attention.images import open_picture
-from recurrent_attention.training import RunFolder
+from recurrent_attention.training import RunFolder, parts_of_folder
 from recurrent_attention.training.checkpoints import Checkpoints
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="names are any bytes on POSIX alone")
@@ -131,6 +131,7 @@ READERS = {
     "outside": lambda f: Pictures(f, [f"../{ODD}"], [0], ["a"]),
     "no class": lambda f: Pictures(f, [ODD], [1], ["a"]),
     "no classes": lambda f: PictureFolder(f / ODD),
+    "one class": parts_of_folder,
     "no folder": lambda f: PictureFolder(f / "gone"),
     "another class": lambda f: PictureFolder(f, class_names=["a"]),
     "cub without files": CUB200,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from helpers.models import make
 from helpers.runs import make_data
-from torch.utils.data import Subset
+from torch.utils.data import ConcatDataset, Subset
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from recurrent_attention.heads import TwoStreamOutput
@@ -65,6 +65,19 @@ def test_of_many_logits_evenly_spaced_pictures_are_taken(colored_pictures, monke
     monkeypatch.setattr(calibration, "MOST_LOGITS", count * of_each // 3 + 1)
     assert calibrate(model, data, **QUIET) == wanted
     assert model.temperatures == wanted.temperatures
+
+
+def test_of_many_logits_some_of_each_data_set_are_taken(colored_pictures, monkeypatch):
+    _, data = make_data(colored_pictures)
+    model = make(num_classes=2, patch_weighting="anytime", image_size=32, patch_size=32)
+    with torch.no_grad():
+        model.local_head.weight.mul_(30)
+    wanted = calibrate(model, Subset(data, range(0, len(data), 4)), **QUIET)
+    joined = ConcatDataset([Subset(data, range(8)), Subset(data, range(8, len(data)))])
+    assert calibrate(model, joined, **QUIET) != wanted
+    most = len(data) * 2 * (1 + data.num_patches) // 4
+    monkeypatch.setattr(calibration, "MOST_LOGITS", most)
+    assert calibrate(model, joined, **QUIET) == wanted
 
 
 def test_few_right_answers_make_nobody_certain():

@@ -28,7 +28,8 @@ from recurrent_attention.training import (
     fitting,
     loop,
 )
-from recurrent_attention.training.feature_store import FeatureStore
+from recurrent_attention.training.draws import Draws
+from recurrent_attention.training.feature_store import FeatureStore, key_of, keys_of_each
 from recurrent_attention.training.features import frozen_features
 from recurrent_attention.training.networks import Heads
 from recurrent_attention.training.optimization import (
@@ -296,6 +297,50 @@ def test_cached_features_are_found_again_and_only_then(colored_pictures, tmp_pat
 
     Image.fromarray(colors).resize((48, 40)).save(pictures.path(5))
     assert passes() > 0
+
+
+def test_features_of_a_jpeg_do_not_depend_on_what_filled_the_cache(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((800, 600)).save(tmp_path / "a.jpg")
+    pictures = Pictures(tmp_path, ["a.jpg"], [0], ["auk", "emu"])
+    model = make_model().eval()
+    large, small = [0.0, 0.0, 600.0, 500.0], [100.0, 100.0, 140.0, 150.0]
+
+    def looks(boxes, cache):
+        data = TwoStreamDataset(pictures, {"a.jpg": boxes}, num_patches=len(boxes), **SIZES)
+        views = views_of(model, data, "data", stacklevel=1)
+        return frozen_features(model, views, quiet(model, cache))[0].local_features
+
+    alone = looks([large], tmp_path / "cache")  # decoded at a fraction
+    beside = looks([large, small], tmp_path / "fresh")  # the small box needs all pixels
+    assert not torch.equal(alone[0], beside[0])
+    assert torch.equal(looks([large, small], tmp_path / "cache"), beside)
+    assert torch.equal(looks([large], tmp_path / "fresh"), alone)
+
+
+def test_a_batch_of_features_is_that_of_its_samples(colored_pictures):
+    pictures, _ = colored_pictures
+    generator = np.random.default_rng(0)
+    for name in pictures.names:
+        noise = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(pictures.root / name)
+    model = make_model().eval()
+    views = views_of(model, make_data(colored_pictures, num_patches=2), "data", stacklevel=1)
+    draws = Draws(frozen_features(model, views, quiet(model)), seed=3)
+    places = [(1, 4, 0), (1, 2, 0), (1, 4, 3), (2, 0, 0)]
+    one_by_one = [draws[place] for place in places]
+    together = draws.__getitems__(places)
+    assert [sample[0] for sample in together] == [4, 2, 4, 0]
+    for first, second in zip(one_by_one, together, strict=True):
+        assert first[3] == second[3]
+        assert torch.equal(first[1], second[1])
+        assert torch.equal(first[2], second[2])
+    assert not torch.equal(together[0][2], together[2][2])  # of other draws
+
+
+def test_keys_that_begin_alike_are_those_of_each():
+    ends = [(0.5, 2), ([1.5, 2.0], "x"), (None,)]
+    assert keys_of_each(("auk", [1, 2.5]), ends) == [key_of("auk", [1, 2.5], *end) for end in ends]
 
 
 def test_a_cut_off_fill_leaves_no_half_file(colored_pictures, tmp_path, monkeypatch):

@@ -18,7 +18,13 @@ from recurrent_attention.data import (
 from recurrent_attention.images import open_picture
 from recurrent_attention.images.views import cut_view, pixels_of
 from recurrent_attention.ops.proposal import propose_boxes, propose_mixed_boxes
-from recurrent_attention.training import Recipe, fit, fit_global_head, propose_boxes_for
+from recurrent_attention.training import (
+    Recipe,
+    fit,
+    fit_global_head,
+    proposals,
+    propose_boxes_for,
+)
 
 QUIET = {"device": "cpu", "progress": False}
 
@@ -167,6 +173,9 @@ def test_the_cache_is_of_the_pictures_and_the_weights(colored_pictures, tmp_path
     torch.nn.init.normal_(model.local_head.weight)  # the local stream has no say
     propose_boxes_for(model, pictures.subset([1, 2]), cache_dir=tmp_path, **QUIET)
     assert len(asked) == 2
+    monkeypatch.setattr(proposals, "EDITION", 0)  # of a version that proposes in another way
+    propose_boxes_for(model, pictures.subset([1, 2]), cache_dir=tmp_path, **QUIET)
+    assert len(asked) == 4
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from recurrent_attention.training import (
     fit_global_head,
     propose_boxes_for,
 )
+from recurrent_attention.training.draws import own_random_state
 from recurrent_attention.training.processes import own_accelerate_state
 
 QUIET = {"device": "cpu", "progress": False}
@@ -517,3 +518,22 @@ def test_recipes_that_are_none(given, error, sentence):
 def test_recipes_take_numbers_of_numpy_and_lists():
     recipe = Recipe(epochs=np.int64(3), lr=np.float32(0.5), decay_epochs=[3, 4])
     assert (recipe.epochs, recipe.lr, recipe.decay_epochs) == (3, 0.5, (3, 4))
+
+
+# Random state
+
+
+def test_several_gpus_get_their_random_state_back_without_a_warning(monkeypatch):
+    states = [torch.ByteTensor([number]) for number in range(3)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device].clone())
+    monkeypatch.setattr(
+        torch.cuda, "set_rng_state", lambda state, device: states.__setitem__(device, state)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with own_random_state():
+            drawn = torch.rand(2)
+            states[1].fill_(9)
+    assert [int(state) for state in states] == [0, 1, 2]
+    assert torch.equal(torch.rand(2), drawn)

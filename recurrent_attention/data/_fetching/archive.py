@@ -95,8 +95,7 @@ class _Room:
             )
             raise ValueError(
                 f"Expected {printable(archive)} to hold at most {most}, but it holds more. Is it "
-                f"another "
-                "archive?"
+                "another archive?"
             )
 
 
@@ -140,8 +139,7 @@ def _unpack(
         reason = (str(error) or type(error).__name__).rstrip(".")
         raise ValueError(
             f"Expected {printable(archive)} to be a whole tar archive, but got: "
-            f"{printable(reason)}. Remove the file and "
-            "call again."
+            f"{printable(reason)}. Remove the file and call again."
         ) from error
 
 
@@ -165,9 +163,8 @@ def _check(archive: Path, member: tarfile.TarInfo) -> None:
     )
     if bad and member.name.strip("/") != ".":  # "." is the folder itself
         raise ValueError(
-            f"Expected {printable(archive)} to hold names inside the folder it is unpacked to, "
-            f"but got "
-            f"{member.name[:200]!r}."
+            f"Expected {printable(archive)} to hold names inside the folder it is unpacked to, but "
+            f"got {member.name[:200]!r}."
         )
     if hasattr(tarfile, "data_filter"):  # the standard library's own rules, from Python 3.11.4 on
         tarfile.data_filter(member, os.curdir)

@@ -138,8 +138,7 @@ def _fill(part: Path, file: RemoteFile, progress: bool, timeout: float, wait: fl
                 if failed == TRIES:
                     raise ConnectionError(
                         f"Expected to download {file.url}, but got: {printable(error)} ({TRIES} "
-                        f"tries, "
-                        f"{have} of {file.size} bytes are there). Call again to go on."
+                        f"tries, {have} of {file.size} bytes are there). Call again to go on."
                     ) from error
                 time.sleep(wait * 2 ** max(failed - 1, 0))
     return in_one_go and connections == 1
@@ -151,8 +150,7 @@ def _receive(part: Path, file: RemoteFile, have: int, bar: "tqdm[Any]", timeout:
     if free < file.size - have:
         raise OSError(
             f"Expected room for {file.size - have} more bytes of {file.name} in "
-            f"{printable(part.parent)}, but "
-            f"{free} are free. Make room and call again."
+            f"{printable(part.parent)}, but {free} are free. Make room and call again."
         )
     with _open(part, file, have, timeout) as response:
         if response.status == http.client.OK:

@@ -77,8 +77,7 @@ def find_folder(root: Path, folder: str, needed: Sequence[str], layout: str) -> 
             found = ", ".join(entries[:5]) + (", ..." if len(entries) > 5 else "") or "nothing"
         raise FileNotFoundError(
             f"Expected the layout of {layout} in {printable(root)}, but {', '.join(missing)} is "
-            f"missing; "
-            f"found: {printable(found)}. For a folder per class use PictureFolder."
+            f"missing; found: {printable(found)}. For a folder per class use PictureFolder."
         )
     return root
 
@@ -98,8 +97,6 @@ def check_whole(folder: Path, pictures: Path, names: Collection[str]) -> None:
     if missing:
         raise FileNotFoundError(
             f"Expected {printable(folder)} to hold the {len(names)} pictures that its lists name, "
-            f"but "
-            f"{len(missing)} are missing, the first {printable(missing[0])}. Remove or rename the "
-            f"folder and "
-            "call again."
+            f"but {len(missing)} are missing, the first {printable(missing[0])}. Remove or rename "
+            "the folder and call again."
         )
