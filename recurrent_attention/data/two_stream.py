@@ -280,9 +280,10 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
 
     def _views(self, pixels: Tensor, size: tuple[int, int], boxes: Tensor, side: int) -> Tensor:
         """Cut boxes (n 4), in pixels of the whole picture, out of what was decoded of it."""
-        look: dict[str, Any] = {"mean": self.mean, "std": self.std}
-        look["interpolation"] = self.interpolation
-        return cut_views(pixels, boxes * _shrinking(pixels, size), side, **look)
+        boxes = boxes * _shrinking(pixels, size)
+        return cut_views(
+            pixels, boxes, side, mean=self.mean, std=self.std, interpolation=self.interpolation
+        )
 
 
 def _shrinking(pixels: Tensor, size: tuple[int, int]) -> Tensor:

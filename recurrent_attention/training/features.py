@@ -88,7 +88,7 @@ class FeatureDataset(Dataset[FeatureSample]):
         return torch.cat([whole, patches[: part.num_patches]])
 
     def read(self, indices: Sequence[int], drawn: Sequence[Tensor]) -> list[FeatureSample]:
-        """Read what was drawn of pictures, all at once: one by one it takes 8 times as long."""
+        """Read what was drawn of pictures, all at once, which takes less than half the time."""
         whole = self.global_store.rows(torch.stack([positions[0] for positions in drawn]))
         looks = self.local_store.rows(torch.cat([positions[1:] for positions in drawn]))
         by_picture = torch.split(looks, [len(positions) - 1 for positions in drawn])
