@@ -27,7 +27,7 @@ from recurrent_attention.training.features import frozen_features, whole_feature
 from recurrent_attention.training.optimization import Schedule, build_optimizer
 from recurrent_attention.training.processes import Resources
 from recurrent_attention.training.reading import WholePictures, fill_store
-from recurrent_attention.training.views import views_of
+from recurrent_attention.training.samples import samples_of
 
 FOLDS = 5
 CONFIDENCE = 0.9
@@ -101,8 +101,8 @@ class Study:
 
     def look(self, boxes: Tensor) -> Tensor:
         """Return the features (n p c) of boxes (n p 4), shares of their pictures."""
-        views = views_of(self.model, self.data(boxes), "data", stacklevel=1)
-        features = frozen_features(self.model, views, self.resources)
+        samples = samples_of(self.model, self.data(boxes), "data", stacklevel=1)
+        features = frozen_features(self.model, samples, self.resources)
         return torch.stack([features[i].local_features for i in range(len(features))])
 
     def fitted(self, looks: Tensor, chosen: Tensor, seed: int) -> TwoStreamClassifier:

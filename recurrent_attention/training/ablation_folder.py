@@ -23,8 +23,9 @@ from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.variants import VARIANTS, Variant
 
 NAME = "ablation.json"
-VIEWS = ("train_patches", "augment", "crop_scale")  # arguments of `train` about training pictures
-OF_TRAINING = (*VIEWS, "trackers")  # arguments not of the model
+# Arguments of `train` about the views of training pictures, and all that are not of the model.
+OF_VIEWS = ("train_patches", "augment", "crop_scale")
+OF_TRAINING = (*OF_VIEWS, "trackers")
 _NEEDED = {
     "result.json": {"global_top1", "local_top1", "fused_top1"},
     "answers.json": {"labels", "global", "local", "fused"},
@@ -112,7 +113,7 @@ def claim(folder: Path, parts: Parts, recipe: Recipe, settings: Mapping[str, Any
 def _defaults() -> dict[str, Any]:
     """Return the defaults of all arguments that an ablation passes on, as the file has them."""
     of_train = inspect.signature(train).parameters
-    found = {name: of_train[name].default for name in (*VIEWS, "pretrained")}
+    found = {name: of_train[name].default for name in (*OF_VIEWS, "pretrained")}
     found["augment"] = name_of_augment(found["augment"])
     named = ("num_classes", "class_names", "temperatures", "patch_weighting")
     of_model = {field.name: field.default for field in fields(Settings) if field.name not in named}

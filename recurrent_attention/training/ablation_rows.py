@@ -12,7 +12,7 @@ from recurrent_attention._settings import BACKBONE_KWARGS, Settings
 from recurrent_attention.backbone.cost import StepCost, cost_of_step
 from recurrent_attention.network import TwoStreamNetwork
 from recurrent_attention.training.ablation_table import Row, Stopped, lead_of
-from recurrent_attention.training.averaged_views import VIEWS
+from recurrent_attention.training.averaged_views import VIEW_SETS
 from recurrent_attention.training.variants import Variant
 
 
@@ -59,7 +59,9 @@ def rows_of(
         answer = tuple((100 * right.double().mean(1)).tolist())
         lead = None if first else lead_of(rights[0], right)
         if variant.reads != "fused":
-            cost = whole * (1 if variant.averaged is None else VIEWS[variant.averaged].per_picture)
+            cost = whole * (
+                1 if variant.averaged is None else VIEW_SETS[variant.averaged].per_picture
+            )
             rows.append(Row(variant.name, variant.what, cost, alone, (), answer, lead=lead))
             continue
         looks = 1 if "num_patches" in variant.settings else settings["num_patches"]

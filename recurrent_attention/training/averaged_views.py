@@ -20,7 +20,7 @@ Averaged = Literal["ten-crop", "mirrored"]
 VIEWS_PER_PASS = 160
 
 
-class Views(NamedTuple):
+class ViewSet(NamedTuple):
     """Which views of a picture are averaged.
 
     Attributes:
@@ -34,10 +34,10 @@ class Views(NamedTuple):
     cut: Callable[[Tensor, int], tuple[Tensor, ...]]
 
 
-VIEWS: dict[Averaged, Views] = {
+VIEW_SETS: dict[Averaged, ViewSet] = {
     # 256 pixels for crops of 224, as Krizhevsky et al. (2012) had it
-    "ten-crop": Views(10, 8 / 7, ten_crop),
-    "mirrored": Views(2, 1.0, lambda pictures, _: (pictures, horizontal_flip(pictures))),
+    "ten-crop": ViewSet(10, 8 / 7, ten_crop),
+    "mirrored": ViewSet(2, 1.0, lambda pictures, _: (pictures, horizontal_flip(pictures))),
 }
 
 
@@ -67,7 +67,7 @@ def answers_over_views(
     Returns:
         (n k) probabilities.
     """
-    views = VIEWS[averaged]
+    views = VIEW_SETS[averaged]
     pictures = pictures.for_channels(model.global_backbone.in_chans)
     resources = Resources(model, device=device, num_workers=num_workers, progress=progress)
     shown = WholePictures(model, pictures, round(views.side * model.image_size))

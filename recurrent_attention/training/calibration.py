@@ -19,7 +19,7 @@ from recurrent_attention.inference.checks import check_answers
 from recurrent_attention.training.evaluation import (
     Precision,
     answer_all,
-    fixed_views_of,
+    fixed_samples_of,
     ready_to_answer,
 )
 from recurrent_attention.training.processes import Resources, own_accelerate_state
@@ -82,12 +82,12 @@ def calibrate(
         ValueError: as in `evaluate`, or if an answer is not finite.
         TypeError: as in `evaluate`.
     """
-    views = fixed_views_of(model, data)
-    answers_of_each = 1 + max(part.num_patches for part in views.parts)
-    step = math.ceil(len(views) * answers_of_each * model.num_classes / MOST_LOGITS)
+    samples = fixed_samples_of(model, data)
+    answers_of_each = 1 + max(part.num_patches for part in samples.parts)
+    step = math.ceil(len(samples) * answers_of_each * model.num_classes / MOST_LOGITS)
     if step > 1:
-        thinned = [Subset(part, range(0, len(part), step)) for part in views.parts]
-        views = fixed_views_of(model, ConcatDataset(thinned))
+        thinned = [Subset(part, range(0, len(part), step)) for part in samples.parts]
+        samples = fixed_samples_of(model, ConcatDataset(thinned))
     resources = Resources(
         model,
         device=device,
@@ -97,7 +97,7 @@ def calibrate(
         precision=precision,
     )
     first, later, targets = [], [], []
-    with ready_to_answer(model, views, resources, batch_size, frozen=frozen) as (network, loader):
+    with ready_to_answer(model, samples, resources, batch_size, frozen=frozen) as (network, loader):
         for _, _, output, labels in answer_all(resources, network, loader, "calibrate"):
             by_looks = output.prefix_logits
             by_looks = output.logits[:, None] if by_looks is None else by_looks

@@ -28,8 +28,8 @@ from recurrent_attention.training.features import FeatureDataset, frozen_feature
 from recurrent_attention.training.networks import Heads, Streams
 from recurrent_attention.training.processes import Resources, own_accelerate_state
 from recurrent_attention.training.ranking import best_classes
+from recurrent_attention.training.samples import Samples, ShownBoxes, samples_of
 from recurrent_attention.training.scores import Scores, show_scores
-from recurrent_attention.training.views import ShownBoxes, Views, views_of
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
@@ -105,7 +105,7 @@ def evaluate(
         ValueError: if classes are not the model's, or `data` is empty or draws at random.
         TypeError: if `data` is no `TwoStreamDataset`.
     """
-    views = fixed_views_of(model, data)
+    samples = fixed_samples_of(model, data)
     resources = Resources(
         model,
         device=device,
@@ -114,37 +114,39 @@ def evaluate(
         cache_dir=cache_dir,
         precision=precision,
     )
-    with ready_to_answer(model, views, resources, batch_size, frozen=frozen) as (network, loader):
+    with ready_to_answer(model, samples, resources, batch_size, frozen=frozen) as (network, loader):
         return run_evaluation(
             resources,
             network,
             loader,
             model.num_classes,
             TwoStreamLoss(),
-            views=views,
+            samples=samples,
             temperatures=model.temperatures,
         )
 
 
-def fixed_views_of(model: TwoStreamClassifier, data: Any) -> Views:
-    """Return the views of a data set; refuse one that draws at random."""
-    views = views_of(model, data, "data", stacklevel=4)
-    if any(part.train for part in views.parts):
+def fixed_samples_of(model: TwoStreamClassifier, data: Any) -> Samples:
+    """Return the samples of a data set; refuse one that draws at random."""
+    samples = samples_of(model, data, "data", stacklevel=4)
+    if any(part.train for part in samples.parts):
         raise ValueError("Expected `data` with train=False, but it draws its patches at random.")
-    return views
+    return samples
 
 
 @contextmanager
 def ready_to_answer(
     model: TwoStreamClassifier,
-    views: Views,
+    samples: Samples,
     resources: Resources,
     batch_size: int,
     *,
     frozen: bool,
 ) -> Iterator[tuple[nn.Module, DataLoader[Any]]]:
-    """Yield a network in eval mode and a loader for it: of views, or of their frozen features."""
-    dataset: Views | FeatureDataset = frozen_features(model, views, resources) if frozen else views
+    """Yield a network in eval mode and a loader for it: of samples, or of their frozen features."""
+    dataset: Samples | FeatureDataset = (
+        frozen_features(model, samples, resources) if frozen else samples
+    )
     order = EpochOrder(dataset, seed=0, shuffle=False)
     loader = loader_of(dataset, order, batch_size, 0 if frozen else resources.num_workers)
     with eval_view(model) as view, own_random_state():
@@ -184,13 +186,13 @@ def run_evaluation(
     num_classes: int,
     loss_of: TwoStreamLoss,
     *,
-    views: Views | None = None,
+    samples: Samples | None = None,
     temperatures: Sequence[float] | None = None,
     after_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Go over `loader` once, with a network that `resources` prepared; leave it in eval mode.
 
-    With `views`, what it is of, the answers are kept, with probabilities by the `temperatures`.
+    With `samples`, what it is of, the answers are kept, with probabilities by the `temperatures`.
     What is returned is the same in every process.
     """
     scores = Scores(num_classes, resources.accelerator.device)
@@ -198,7 +200,7 @@ def run_evaluation(
     started = time.perf_counter()
     for bar, places, output, labels in answer_all(resources, network, loader, "evaluate"):
         scores.update(output, labels, loss_of)
-        if views is not None:
+        if samples is not None:
             found.append((places.cpu(), *best_classes(output, temperatures)))
         show_scores(bar, scores)
         if after_batch is not None:
@@ -206,13 +208,13 @@ def run_evaluation(
     seconds = time.perf_counter() - started
     values = scores.compute()
     top1 = (values["global"], values["local"], values["fused"])
-    answers = None if views is None else _answers(views, num_classes, found)
+    answers = None if samples is None else _answers(samples, num_classes, found)
     return Evaluation(
         values["loss"], *top1, scores.num_images, scores.num_images / seconds, answers
     )
 
 
-def _answers(views: Views, num_classes: int, found: Sequence[tuple[Tensor, ...]]) -> Answers:
+def _answers(samples: Samples, num_classes: int, found: Sequence[tuple[Tensor, ...]]) -> Answers:
     """Put batches of places and `best_classes` together, in the order of the data.
 
     Classes that only the model has are named by their index, as `predict` does.
@@ -220,12 +222,12 @@ def _answers(views: Views, num_classes: int, found: Sequence[tuple[Tensor, ...]]
     places, *kept = (torch.cat(parts) for parts in zip(*found, strict=True))
     order = places.argsort()
     return Answers(
-        views.names,
-        (*views.class_names, *map(str, range(len(views.class_names), num_classes))),
-        torch.tensor(views.labels),
+        samples.names,
+        (*samples.class_names, *map(str, range(len(samples.class_names), num_classes))),
+        torch.tensor(samples.labels),
         kept[0][order],
         kept[1][order],
-        ShownBoxes(views),
+        ShownBoxes(samples),
         *(part[order] for part in kept[2:]),
     )
 

@@ -28,7 +28,7 @@ from recurrent_attention.training.feature_store import (
 from recurrent_attention.training.networks import in_dtype_of
 from recurrent_attention.training.processes import Resources, share_of_missing
 from recurrent_attention.training.reading import Appearances, WholePictures, fill_store, read_each
-from recurrent_attention.training.views import Views
+from recurrent_attention.training.samples import Samples
 
 PICTURES_PER_CHUNK = 32  # with 10 patches, mirrored too: 0.4 GB at 224
 VIEWS_PER_PASS_CPU = 8  # MobileNetV2 at 224 on 2 cores: 20 ms a view, with 32 at once 39 ms
@@ -59,7 +59,7 @@ class FeatureDataset(Dataset[FeatureSample]):
         starts: (n + 1) where each picture begins in `rows`.
     """
 
-    data: Views
+    data: Samples
     global_store: FeatureStore
     local_store: FeatureStore
     rows: Tensor
@@ -112,7 +112,7 @@ def check_keepable(augment: Augment | None, crop_scale: tuple[float, float] | No
 
 
 def frozen_features(
-    model: TwoStreamClassifier, data: Views, resources: Resources
+    model: TwoStreamClassifier, data: Samples, resources: Resources
 ) -> FeatureDataset:
     """Compute what frozen backbones see in every picture and patch, or take it from the cache.
 
@@ -187,7 +187,7 @@ def _variants(part: TwoStreamDataset) -> tuple[bool, ...]:
 class _Seen:
     """Where the stores hold what the backbones saw in the pictures of a data set."""
 
-    data: Views
+    data: Samples
     appearances: Appearances
     global_digest: str
     global_store: FeatureStore
@@ -229,7 +229,7 @@ class _Seen:
 
 @dataclass(eq=False)
 class _FixedViews(Dataset[tuple[int, Tensor, Tensor]]):
-    data: Views
+    data: Samples
 
     def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
         part, place = self.data.place(index)

@@ -26,8 +26,8 @@ from recurrent_attention.training.optimization import backbone_parameters, check
 from recurrent_attention.training.processes import Resources, from_main, own_accelerate_state
 from recurrent_attention.training.recipe import Recipe
 from recurrent_attention.training.run_folder import RunFolder
+from recurrent_attention.training.samples import samples_of
 from recurrent_attention.training.tracking import Trackers, checked_trackers
-from recurrent_attention.training.views import views_of
 
 
 class FitResult(NamedTuple):
@@ -123,10 +123,10 @@ def fit(
         )
     if run_folder is not None and not resume:
         from_main(run_folder.check_unused)
-    training = views_of(model, train_data, "train_data", stacklevel=3)
+    training = samples_of(model, train_data, "train_data", stacklevel=3)
     validation, names = None, training.class_names
     if validation_data is not None:
-        validation = views_of(
+        validation = samples_of(
             model, validation_data, "validation_data", class_names=names, stacklevel=3
         )
     elif recipe.patience is not None:

@@ -15,7 +15,7 @@ from recurrent_attention.training.parts import listing_of, splits_of_folder
 from recurrent_attention.training.processes import from_main
 from recurrent_attention.training.proposals import propose_boxes_for
 from recurrent_attention.training.report import write_report
-from recurrent_attention.training.views import labels_for
+from recurrent_attention.training.samples import labels_for
 
 
 def evaluate_folder(

@@ -28,7 +28,7 @@ from recurrent_attention.training.processes import (
 )
 from recurrent_attention.training.reading import WholePictures, fill_store
 from recurrent_attention.training.recipe import Recipe
-from recurrent_attention.training.views import labels_for
+from recurrent_attention.training.samples import labels_for
 
 FindBoxes = Callable[[TwoStreamClassifier, Pictures], Mapping[str, Tensor]]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import box_area
 
 from recurrent_attention.data import Pictures
-from recurrent_attention.training.averaged_views import VIEWS, Averaged
+from recurrent_attention.training.averaged_views import VIEW_SETS, Averaged
 from recurrent_attention.training.draws import seed_of
 
 RUN_FILES = ("result.json", "answers.json")  # that each finished run of an ablation has
@@ -45,7 +45,7 @@ class Variant:
     @property
     def averaged(self) -> Averaged | None:
         """Over which views the global stream's answer is averaged, if it is."""
-        return next((averaged for averaged in VIEWS if averaged == self.reads), None)
+        return next((averaged for averaged in VIEW_SETS if averaged == self.reads), None)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -38,7 +38,7 @@ from recurrent_attention.training.optimization import (
     build_optimizer,
 )
 from recurrent_attention.training.processes import Resources
-from recurrent_attention.training.views import views_of
+from recurrent_attention.training.samples import samples_of
 
 QUIET = {"device": "cpu", "progress": False}
 SIZES = {"image_size": 32, "patch_size": 32}
@@ -217,9 +217,9 @@ def quiet(model, cache_dir=None):
 def test_frozen_features_equal_the_backbones(colored_pictures, tmp_path, global_head):
     model = make_model(global_head=global_head)
     data = make_data(colored_pictures, train=False, num_patches=2)
-    views = views_of(model, data, "data", stacklevel=1)
+    samples = samples_of(model, data, "data", stacklevel=1)
     state = torch.get_rng_state()
-    features = frozen_features(model, views, quiet(model, tmp_path))
+    features = frozen_features(model, samples, quiet(model, tmp_path))
     assert torch.equal(torch.get_rng_state(), state)
     assert model.training
     model.eval()
@@ -242,8 +242,8 @@ def test_mirrored_features_are_those_of_mirrored_views(colored_pictures, tmp_pat
             picture.save(pictures.root / name)
     model = make_model().eval()
     data = make_data((pictures, boxes), num_patches=2)
-    views = views_of(model, data, "data", stacklevel=1)
-    features = frozen_features(model, views, quiet(model))
+    samples = samples_of(model, data, "data", stacklevel=1)
+    features = frozen_features(model, samples, quiet(model))
     image, patches = data.fixed_views(4)
     found = []
     with torch.no_grad():
@@ -277,8 +277,8 @@ def test_cached_features_are_found_again_and_only_then(colored_pictures, tmp_pat
         given = options.pop("boxes", boxes)
         data = TwoStreamDataset(options.pop("pictures", pictures), given, **options)
         warnings.simplefilter("ignore", UserWarning)  # of sizes that are not the model's
-        views = views_of(some_model, data, "data", stacklevel=1)
-        frozen_features(some_model, views, quiet(some_model, tmp_path / "cache"))
+        samples = samples_of(some_model, data, "data", stacklevel=1)
+        frozen_features(some_model, samples, quiet(some_model, tmp_path / "cache"))
         return sum(calls)
 
     assert passes() == 16 + 32
@@ -308,8 +308,8 @@ def test_features_of_a_jpeg_do_not_depend_on_what_filled_the_cache(tmp_path):
 
     def looks(boxes, cache):
         data = TwoStreamDataset(pictures, {"a.jpg": boxes}, num_patches=len(boxes), **SIZES)
-        views = views_of(model, data, "data", stacklevel=1)
-        return frozen_features(model, views, quiet(model, cache))[0].local_features
+        samples = samples_of(model, data, "data", stacklevel=1)
+        return frozen_features(model, samples, quiet(model, cache))[0].local_features
 
     alone = looks([large], tmp_path / "cache")  # decoded at a fraction
     beside = looks([large, small], tmp_path / "fresh")  # the small box needs all pixels
@@ -325,8 +325,8 @@ def test_a_batch_of_features_is_that_of_its_samples(colored_pictures):
         noise = generator.integers(0, 256, (40, 48, 3), dtype=np.uint8)
         Image.fromarray(noise).save(pictures.root / name)
     model = make_model().eval()
-    views = views_of(model, make_data(colored_pictures, num_patches=2), "data", stacklevel=1)
-    draws = Draws(frozen_features(model, views, quiet(model)), seed=3)
+    samples = samples_of(model, make_data(colored_pictures, num_patches=2), "data", stacklevel=1)
+    draws = Draws(frozen_features(model, samples, quiet(model)), seed=3)
     places = [(1, 4, 0), (1, 2, 0), (1, 4, 3), (2, 0, 0)]
     one_by_one = [draws[place] for place in places]
     together = draws.__getitems__(places)
@@ -368,7 +368,7 @@ def test_frozen_patches_stay_best_first(colored_pictures):
     views = {"image_size": 32, "patch_size": 32, "flip": False}
     data = TwoStreamDataset(pictures, boxes, num_patches=2, train=True, **views)
     model = make_model().eval()
-    joined = views_of(model, data, "data", stacklevel=1)
+    joined = samples_of(model, data, "data", stacklevel=1)
     features = frozen_features(model, joined, quiet(model))
     ((_, *patches),) = features.positions(0).tolist()
     place = {position: number for number, position in enumerate(patches)}

@@ -1,4 +1,4 @@
-"""What is trained on: the views of one or several data sets, with the labels of the model."""
+"""What is trained on: the samples of one or several data sets, with the labels of the model."""
 
 import copy
 import hashlib
@@ -19,7 +19,7 @@ from recurrent_attention.data.pictures import Pictures, require_pictures
 from recurrent_attention.data.two_stream import TwoStreamDataset
 
 
-class Views(Dataset[tuple[Any, ...]]):
+class Samples(Dataset[tuple[Any, ...]]):
     """One data set out of `TwoStreamDataset`s, their subsets and their concatenations.
 
     `labels` has, for each part, the class index of each picture, whose names are `class_names`.
@@ -79,11 +79,11 @@ class Views(Dataset[tuple[Any, ...]]):
 class ShownBoxes(Sequence[Tensor]):
     """The boxes (p 4) of each picture that a model without chance looks at."""
 
-    def __init__(self, views: Views) -> None:
-        self._views = views
+    def __init__(self, samples: Samples) -> None:
+        self._samples = samples
 
     def __len__(self) -> int:
-        return len(self._views)
+        return len(self._samples)
 
     @overload
     def __getitem__(self, index: int) -> Tensor: ...
@@ -93,18 +93,18 @@ class ShownBoxes(Sequence[Tensor]):
         if isinstance(index, slice):
             return tuple(self[one] for one in range(len(self))[index])
         number = range(len(self))[index]
-        part, _ = self._views.place(number)
-        return self._views.boxes(number)[: part.num_patches]
+        part, _ = self._samples.place(number)
+        return self._samples.boxes(number)[: part.num_patches]
 
 
-def views_of(
+def samples_of(
     model: TwoStreamClassifier,
     data: Any,
     name: str,
     *,
     class_names: tuple[str, ...] | None = None,
     stacklevel: int,
-) -> Views:
+) -> Samples:
     """Put the data together that a model is trained or evaluated on, or refuse it.
 
     `data` is a `TwoStreamDataset`, or torch's `Subset` or `ConcatDataset` of some; a message calls
@@ -117,7 +117,7 @@ def views_of(
     for part in parts:
         _warn_of_look(model, part, name, stacklevel + 2)
     ours = model.class_names or class_names or parts[0].pictures.class_names
-    return Views(parts, [labels_for(model, part.pictures, ours) for part in parts], ours)
+    return Samples(parts, [labels_for(model, part.pictures, ours) for part in parts], ours)
 
 
 def labels_for(
