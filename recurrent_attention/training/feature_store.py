@@ -23,6 +23,7 @@ KEY_BYTES = 32  # of SHA-256
 BYTES_OF_A_FILE = 32_000_000  # about; a process can map some 65,000 files
 SECONDS_BETWEEN_FILES = 20.0  # the work that a kill loses
 KEYS_AT_ONCE = 4096  # pictures whose keys are computed before they are looked up
+ROWS_AT_ONCE = 65536  # keys that are looked up together, so that this needs little memory
 Bytes = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
 
@@ -33,7 +34,7 @@ class FeatureStore:
     A row is read by its position, which `find` returns for its key. Each file is written beside its
     place, then renamed, so that it is whole or not there. Its rows are mapped from disk, not read,
     until they are asked for, and all processes of a machine share them. What a process keeps for
-    itself are 16 bytes a row.
+    itself are 16 bytes a row, from the first `find` to the next `add` or `forget_keys`.
 
     Args:
         folder: where to keep them, or None for memory only.
@@ -43,11 +44,9 @@ class FeatureStore:
         self.folder = folder
         self._keys: list[Tensor] = []  # (n 32) of each file
         self._features: list[Tensor] = []  # (n ...)
-        self._counts: list[int] = []  # rows of each
         self._starts = np.zeros(1, np.int64)  # position of each file's first row, and the next one
-        self._prefixes = np.empty(0, np.uint64)  # the first 8 bytes of every key, sorted
-        self._positions: Numbers = np.empty(0, np.int64)  # of the rows with these
-        self._unsorted: list[Any] = []  # prefixes of new files, in the order of their rows
+        # The first 8 bytes of every key, sorted, and the positions of the rows with these.
+        self._index: tuple[Any, Numbers] | None = None
         self._added: list[tuple[str, Tensor, Tensor]] = []
         for path in sorted(folder.glob("*.safetensors")) if folder is not None else []:
             check_regular_file(path, "a file of features", "Remove it.")
@@ -61,24 +60,37 @@ class FeatureStore:
 
     def find(self, keys: Sequence[bytes] | Bytes) -> Tensor:
         """Return the position (n) of each key's row, -1 where there is none."""
-        self._sort()
+        if self._index is None:
+            every = [_prefixes_of(table.numpy()) for table in self._keys]
+            prefixes = np.concatenate([np.empty(0, np.uint64), *every])
+            del every
+            order = np.argsort(prefixes, kind="stable")
+            self._index = prefixes[order], order
         table = table_of(keys)
+        starts = range(0, len(table), ROWS_AT_ONCE)
+        found = [self._find(table[start : start + ROWS_AT_ONCE], *self._index) for start in starts]
+        return torch.from_numpy(np.concatenate([np.empty(0, np.int64), *found]))
+
+    def forget_keys(self) -> None:
+        """Free the memory that `find` needs; the next one builds it up again."""
+        self._index = None
+
+    def _find(self, table: Bytes, sorted_prefixes: Any, positions_of: Numbers) -> Numbers:
         prefixes = _prefixes_of(table)
         found = np.full(len(table), -1, np.int64)
-        at = np.searchsorted(self._prefixes, prefixes)
+        at = np.searchsorted(sorted_prefixes, prefixes)
         left = np.arange(len(table))
-        while len(left := left[at[left] < len(self._prefixes)]):
-            left = left[self._prefixes[at[left]] == prefixes[left]]
-            positions = self._positions[at[left]]
+        while len(left := left[at[left] < len(sorted_prefixes)]):
+            left = left[sorted_prefixes[at[left]] == prefixes[left]]
+            positions = positions_of[at[left]]
             same = (self._gather(self._keys, positions).numpy() == table[left]).all(1)
             found[left[same]] = positions[same]
             left = left[~same]  # another key that begins alike; the next one may be it
             at[left] += 1
-        return torch.from_numpy(found)
+        return found
 
     def rows(self, positions: Tensor) -> Tensor:
         """Read the rows (n ...) at positions (n)."""
-        self._sort()
         return self._gather(self._features, positions.numpy())
 
     def add(self, keys: Sequence[bytes] | Bytes, features: Tensor) -> None:
@@ -116,19 +128,8 @@ class FeatureStore:
     def _take(self, tensors: dict[str, Tensor]) -> None:
         self._keys.append(tensors["keys"])
         self._features.append(tensors["features"])
-        self._counts.append(len(tensors["keys"]))
-        self._unsorted.append(_prefixes_of(tensors["keys"].numpy()))
-
-    def _sort(self) -> None:
-        """Put the rows of new files into the index."""
-        if not self._unsorted:
-            return
-        self._starts = np.cumsum([0, *self._counts])
-        every = np.concatenate([self._prefixes, *self._unsorted])
-        order = np.argsort(every, kind="stable")
-        positions = np.concatenate([self._positions, np.arange(len(self._positions), len(every))])
-        self._prefixes, self._positions = every[order], positions[order]
-        self._unsorted = []
+        self._starts = np.append(self._starts, self._starts[-1] + len(tensors["keys"]))
+        self._index = None
 
     def _gather(self, tables: list[Tensor], positions: Numbers) -> Tensor:
         """Read rows at positions out of the tables of all files."""
@@ -186,15 +187,14 @@ def table_of(keys: Sequence[bytes] | Bytes) -> Bytes:
     return np.frombuffer(bytearray(b"".join(keys)), np.uint8).reshape(-1, KEY_BYTES)
 
 
-def tables_of(keys_of: Callable[[int], Sequence[bytes]], indices: Sequence[int]) -> Bytes:
-    """Put the m keys that `keys_of` returns for each of n indices into a table (n m 32)."""
-    found = [
-        table_of([key for index in some for key in keys_of(index)]).reshape(
-            len(some), -1, KEY_BYTES
-        )
-        for some in batched(indices, KEYS_AT_ONCE)
-    ]
-    return np.concatenate(found) if found else np.empty((0, 1, KEY_BYTES), np.uint8)
+def tables_of(keys_of: Callable[[int], Sequence[bytes]], count: int) -> Bytes:
+    """Put the m keys that `keys_of` returns for each number below n into a table (n m 32)."""
+    of_each = len(keys_of(0)) if count else 1
+    found = np.empty((count, of_each, KEY_BYTES), np.uint8)
+    for some in batched(range(count), KEYS_AT_ONCE):
+        keys = [key for index in some for key in keys_of(index)]
+        found[some[0] : some[-1] + 1] = table_of(keys).reshape(-1, of_each, KEY_BYTES)
+    return found
 
 
 def _prefixes_of(table: Bytes) -> Any:

@@ -128,16 +128,23 @@ def frozen_features(
     seen = _Seen(
         data, appearances, *_store(model, True, resources), *_store(model, False, resources)
     )
-    rows, starts = seen.find(range(len(data)))
+    found = [seen.find(some) for some in batched(range(len(data)), KEYS_AT_ONCE)]
+    rows = np.concatenate([rows for rows, _ in found])
+    starts = np.concatenate([np.zeros(1, np.int64), *(counts for _, counts in found)]).cumsum()
+    del found
     stores = seen.global_store, seen.local_store
     features = FeatureDataset(data, *stores, torch.from_numpy(rows), torch.from_numpy(starts))
     absent = np.minimum.reduceat(rows, starts[:-1]) < 0
-    lacking = np.flatnonzero(absent).tolist()
+    lacking = np.flatnonzero(absent)
     _fill(features, seen, share_of_missing(lacking), model, resources)
     for store in stores:
         store.exchange()
-    if lacking:  # `features` has the same memory
-        rows[np.repeat(absent, np.diff(starts))] = seen.find(lacking)[0]
+    for start in range(0, len(lacking), KEYS_AT_ONCE):
+        some = lacking[start : start + KEYS_AT_ONCE].tolist()
+        places = [np.arange(*starts[index : index + 2]) for index in some]
+        rows[np.concatenate(places)] = seen.find(some)[0]  # `features` has the same memory
+    for store in stores:
+        store.forget_keys()
     return features
 
 
@@ -211,20 +218,16 @@ class _Seen:
         ]
 
     def find(self, indices: Sequence[int]) -> tuple[Numbers, Numbers]:
-        """Return the positions of pictures, and where each begins: `FeatureDataset` says how."""
-        rows, counts = [np.empty(0, np.int64)], [np.zeros(1, np.int64)]
-        for some in batched(indices, KEYS_AT_ONCE):
-            by_picture = [self.keys(index) for index in some]
-            keys = [variant for variants in by_picture for variant in variants]
-            lengths = np.array([1 + len(patches) for _, patches in keys])
-            found = np.empty(lengths.sum(), np.int64)
-            is_whole = np.zeros(len(found), bool)
-            is_whole[lengths.cumsum() - lengths] = True
-            found[is_whole] = self.global_store.find([image for image, _ in keys])
-            found[~is_whole] = self.local_store.find([key for _, own in keys for key in own])
-            rows.append(found)
-            counts.append(np.array([sum(1 + len(p) for _, p in some) for some in by_picture]))
-        return np.concatenate(rows), np.concatenate(counts).cumsum()
+        """Return the positions of pictures, as in `FeatureDataset.rows`, and how many each has."""
+        by_picture = [self.keys(index) for index in indices]
+        keys = [variant for variants in by_picture for variant in variants]
+        lengths = np.array([1 + len(patches) for _, patches in keys])
+        found = np.empty(lengths.sum(), np.int64)
+        is_whole = np.zeros(len(found), bool)
+        is_whole[lengths.cumsum() - lengths] = True
+        found[is_whole] = self.global_store.find([image for image, _ in keys])
+        found[~is_whole] = self.local_store.find([key for _, own in keys for key in own])
+        return found, np.array([sum(1 + len(p) for _, p in some) for some in by_picture])
 
 
 @dataclass(eq=False)

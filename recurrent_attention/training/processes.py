@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState, SharedDict
 from accelerate.utils import broadcast_object_list, gather_object, patch_environment
+from numpy.typing import NDArray
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -142,13 +143,13 @@ def from_all(mine: T) -> list[T]:
     return found
 
 
-def share_of_missing(missing: Sequence[int]) -> list[int]:
+def share_of_missing(missing: NDArray[np.int64]) -> list[int]:
     """Return the indices that this process has to see to, in order.
 
     They are shared out over the processes: what any of them misses, every n-th from its number on.
     """
     state = PartialState()
-    together = np.unique(np.concatenate(from_all(np.array(missing, np.int64))))
+    together = np.unique(np.concatenate(from_all(missing)))
     share: list[int] = together[state.process_index :: state.num_processes].tolist()
     return share
 

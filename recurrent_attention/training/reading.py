@@ -19,6 +19,7 @@ from recurrent_attention.training.draws import plainly
 from recurrent_attention.training.feature_store import (
     KEY_BYTES,
     KEYS_AT_ONCE,
+    Bytes,
     FeatureStore,
     Numbers,
     Pending,
@@ -82,8 +83,9 @@ class Appearances:
         mine = range(state.process_index, count, state.num_processes)
         hidden = not resources.progress
         bar = tqdm(mine, desc="files", unit="picture", delay=2, leave=False, disable=hidden)
-        read = [self._read(some) for some in batched(bar, KEYS_AT_ONCE)] or [self._read([])]
-        every = from_all(tuple(np.concatenate(tables) for tables in zip(*read, strict=True)))
+        read: Any = [self._read(some) for some in batched(bar, KEYS_AT_ONCE)] or [self._read([])]
+        read = tuple(np.concatenate(tables) for tables in zip(*read, strict=True))
+        every = from_all(read)
         self._contents = np.empty(count, np.result_type(*(contents for contents, _ in every)))
         self.sizes = np.empty((count, 2), np.int64)
         for process, (some, of_these) in enumerate(every):
@@ -137,14 +139,13 @@ def fill_store(
     (b ...): the rows for each of the keys.
     Return the positions (n m) of all rows, and the pictures' sizes (n 2), width before height.
     """
-    appearances = Appearances(lambda index: (shown, index), len(shown.pictures), resources)
-    keys = tables_of(lambda index: keys_of(appearances[index]), range(len(shown.pictures)))
+    keys, sizes = _keys_and_sizes(shown, keys_of, resources)
 
-    def find(keys: Any) -> Tensor:
+    def find() -> Tensor:
         return store.find(keys.reshape(-1, KEY_BYTES)).view(keys.shape[:2])
 
-    positions = find(keys)
-    absent = (positions < 0).any(1).nonzero()[:, 0].tolist()
+    positions = find()
+    absent = (positions < 0).any(1).nonzero()[:, 0].numpy()
     missing = share_of_missing(absent)
     device = next(model.parameters()).device
     batch_size = PICTURES_PER_PASS_CPU if device.type == "cpu" else PICTURES_PER_PASS
@@ -154,6 +155,15 @@ def fill_store(
             pending.add(keys[indices.numpy(), number], rows)
     pending.flush()
     store.exchange()
-    if absent:
-        positions[absent] = find(keys[absent])
-    return positions, appearances.sizes
+    if len(absent):
+        positions = find()
+    store.forget_keys()
+    return positions, sizes
+
+
+def _keys_and_sizes(
+    shown: WholePictures, keys_of: Callable[[list[Any]], Sequence[bytes]], resources: Resources
+) -> tuple[Bytes, Numbers]:
+    count = len(shown.pictures)
+    appearances = Appearances(lambda index: (shown, index), count, resources)
+    return tables_of(lambda index: keys_of(appearances[index]), count), appearances.sizes
