@@ -86,6 +86,7 @@ def frame(data: TwoStreamDataset, index: int, odds: Tensor, looks: int) -> Image
     right.set_yticks(range(CLASSES), [in_words(names[one]) for one in shown])
     right.invert_yaxis()
     right.set_xlim(0, 1)
+    right.set_xlabel("probability")
     right.axvline(CONFIDENCE, color="black", linewidth=0.8, linestyle=":")
     right.set_xticks([0, 0.5, CONFIDENCE], ["0", "0.5", f"{CONFIDENCE:g}"])
     right.spines[["top", "right"]].set_visible(False)

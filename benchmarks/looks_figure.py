@@ -53,7 +53,7 @@ def chosen(test: Pictures, found: list[Prediction], looks: int) -> list[int]:
 
 
 def in_words(name: str) -> str:
-    return name.partition(".")[2].replace("_Finch", "").replace("_", "-").lower()
+    return name.partition(".")[2].replace("_Finch", "").replace("_", " ")
 
 
 def draw(test: Pictures, found: list[Prediction], file: Path) -> None:

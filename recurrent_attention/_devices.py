@@ -1,6 +1,7 @@
 """Devices and precisions by the names that users give."""
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -47,6 +48,19 @@ def device_of(device: Any) -> torch.device:
             "device='cpu'."
         )
     return wanted
+
+
+@contextmanager
+def pictures_on_cpu() -> Iterator[None]:
+    """Make new tensors on the CPU meanwhile, whatever `torch.set_default_device` has set.
+
+    Pictures are read and cut there, and their boxes have to be beside them.
+    """
+    if torch.get_default_device().type == "cpu":
+        yield
+        return
+    with torch.device("cpu"):
+        yield
 
 
 def precision_of(precision: str, device: torch.device) -> str:

@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -150,7 +151,8 @@ def whole_file(path: Path, *, kept: str = KEPT) -> Iterator[Path]:
     share a part: each has a random name, also in threads, and in containers that share a disk.
 
     Args:
-        path: of the file, which is replaced if it exists; of a link, what it leads to.
+        path: of the file, which is replaced if it exists, and keeps its permissions; of a link,
+            what it leads to.
         kept: what the message says, if it cannot be written, of what is there still.
 
     Yields:
@@ -160,9 +162,13 @@ def whole_file(path: Path, *, kept: str = KEPT) -> Iterator[Path]:
         OSError: if it cannot be written, for example on a full disk, in a sentence with the path.
     """
     path = _target_of(path)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OSError(f"Expected to write {printable(path)}, but got: it is read-only. {kept}")
     beside = _beside(path)
     try:
         yield beside
+        if path.exists():
+            shutil.copymode(path, beside)
         sync(beside)
         beside.replace(path)
         sync(path.parent)

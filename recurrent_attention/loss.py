@@ -14,16 +14,17 @@ PATCH_SHARE = 0.5  # of weighted patches by themselves; without it the local str
 
 
 class TwoStreamLoss(nn.Module):
-    """Cross-entropy of the global logits plus lambda times that of each patch's own logits.
+    """Add the cross-entropy of the global logits and lambda times that of each patch's logits.
 
         loss = CE(global_logits, targets) + local_weight * mean over p of CE(patch p, targets)
 
     A patch's logits are its `step_logits` weighted by its `step_weights`. With one patch this is
     the paper's loss; with several, each is classified by itself, as if it had been the one that the
-    paper draws at random, while evaluation averages their logits. On frozen features that left the
-    local stream 2 to 4 points better than the cross-entropy of the averaged logits, which lets the
-    patches of a picture share the work (docs/lab/trials.md). Where the weights of the patches are
-    learned (`TwoStreamOutput.patch_weights`), `local_weight` multiplies
+    paper draws at random, while evaluation averages their logits. On frozen features that, with
+    twice the learning rate, left the local stream 2 to 3 points better than the cross-entropy of
+    the averaged logits, which lets the patches of a picture share the work (docs/lab/trials.md).
+    Where the weights of the patches are learned (`TwoStreamOutput.patch_weights`), `local_weight`
+    multiplies
 
         CE(local_logits, targets) + 1/2 * mean over p of CE(patch p, targets)
 

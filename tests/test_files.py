@@ -153,6 +153,19 @@ def test_a_file_that_cannot_be_written_is_named_and_stays(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_file_keeps_its_permissions_and_one_that_is_read_only_stays(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("before")
+    path.chmod(0o640)
+    with whole_file(path) as beside:
+        beside.write_text("after")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("after", 0o640)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may do anything
+    with pytest.raises(OSError, match="but got: it is read-only. What was there"), whole_file(path):
+        raise AssertionError
+    assert path.read_text() == "after"
+
+
 def test_what_fails_beside_the_writing_keeps_its_own_words(tmp_path):
     with (
         pytest.raises(FileNotFoundError, match=r"\[Errno 2\] .*'elsewhere'"),

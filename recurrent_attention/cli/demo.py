@@ -26,7 +26,9 @@ FIRST_PORT, PORTS = 7860, 100  # where Gradio itself begins, and how many it tri
     help="Address to serve at; 0.0.0.0 lets other machines see the page.",
 )
 @click.option(
-    "--port", type=click.IntRange(1, 65535), help="[default: the first free one from 7860]"
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Port to serve at.  [default: the first free one from 7860]",
 )
 @click.option("--open/--no-open", "browser", default=False, help="Open the page in a browser.")
 @device_option

@@ -1,6 +1,13 @@
 """What a subcommand says of an error."""
 
+import errno
+
 from recurrent_attention._errors import printable
+
+_FULL = (
+    " Make room on the disk, where the output goes, and in /dev/shm, through which workers "
+    "(--num-workers) hand over pictures."
+)
 
 
 def sentence_of(error: Exception) -> str:
@@ -12,4 +19,7 @@ def sentence_of(error: Exception) -> str:
     """
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return printable(f"Expected to open {error.filename}, but got: {error.strerror}.")
+    if isinstance(error, OSError) and error.strerror:
+        hint = _FULL if error.errno == errno.ENOSPC else ""
+        return printable(f"Expected the system to go along, but got: {error.strerror}.{hint}")
     return printable(error)

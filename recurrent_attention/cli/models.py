@@ -25,7 +25,9 @@ from recurrent_attention.export.onnx import KINDS, export_onnx
     type=at_least_one,
     help="Side of a patch, in pixels.  [default: 224, or the size that it takes]",
 )
-@click.option("--classes", type=at_least_one, default=200, show_default=True)
+@click.option(
+    "--classes", type=at_least_one, default=200, show_default=True, help="Classes of the model."
+)
 @click.option(
     "--patches", type=at_least_one, default=1, show_default=True, help="Patches of each image."
 )

@@ -181,8 +181,10 @@ def explain(
 ) -> None:
     """Draw what in PICTURES speaks for a class, in both streams.
 
-    A file that cannot be read is named with its reason, and stops nothing, nor does a picture whose
-    answer is the class of --against; the exit status is then 1.
+    MODEL is a folder that save_pretrained wrote, or a repository on the Hub. PICTURES are files, or
+    folders of them at any depth. Figures are numbered in their order: 1-NAME.png. A file that
+    cannot be read is named with its reason, and stops nothing, nor does a picture whose answer is
+    the class of --against; the exit status is then 1.
     """
     files = files_of(pictures)
     loaded = load_on(device, model)
@@ -234,7 +236,11 @@ def _class_of(text: str, class_names: Sequence[str] | None) -> str | int:
 @model_argument
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("boxes.json"), show_default=True
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("boxes.json"),
+    show_default=True,
+    help="File for the boxes: .json, or .safetensors for many pictures.",
 )
 @click.option("--num-patches", type=at_least_one, help="Boxes a picture.  [default: the model's]")
 @device_option
@@ -283,7 +289,7 @@ def boxes(
 @click.command()
 @click.argument("data", type=click.Path(path_type=Path))
 @click.option(
-    "--all", "everything", is_flag=True, help="List everything, not the first of each kind."
+    "--all", "everything", is_flag=True, help="List everything, not the first five of each kind."
 )
 @num_workers_option
 @quiet_option

@@ -27,7 +27,7 @@ RECIPE_OPTIONS = (
         help="Factor on the learning rate, for each layer above.  [default: 1]",
     ),
     click.option(
-        "--weight-decay", type=click.FloatRange(0), help="Of the weights.  [default: 0.05]"
+        "--weight-decay", type=click.FloatRange(0), help="Decay of the weights.  [default: 0.05]"
     ),
     click.option(
         "--ema-decay",
@@ -42,7 +42,7 @@ RECIPE_OPTIONS = (
     click.option(
         "--label-smoothing",
         type=click.FloatRange(0, 1, max_open=True),
-        help="Of the cross-entropies.  [default: 0.1]",
+        help="Smoothing of the labels in the loss.  [default: 0.1]",
     ),
     click.option(
         "--mixup", type=click.FloatRange(0), help="Alpha of mixup; 0 is none.  [default: 0]"
@@ -64,7 +64,7 @@ RECIPE_OPTIONS = (
     click.option(
         "--compile", is_flag=True, default=None, help="Run the network through torch.compile."
     ),
-    click.option("--seed", type=int, help="Of all that is drawn at random.  [default: 0]"),
+    click.option("--seed", type=int, help="Seed of all that is drawn at random.  [default: 0]"),
 )
 
 

@@ -182,7 +182,7 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
     type=click.Path(path_type=Path),
     default=Path("runs/ablation"),
     show_default=True,
-    help="Folder of the results; the same one again goes on.",
+    help="Folder for the results; given again, the runs in it go on.",
 )
 @click.option(
     "--variant",
@@ -228,7 +228,7 @@ def ablate(
     """Compare kinds of classifier on DATA, over several seeds.
 
     Other local streams, other orders of the boxes, and controls without parts; one table, and one
-    figure of accuracy over the cost of a picture. What was done is kept, and a second call goes on.
+    figure of accuracy over the cost of a picture. A second call goes on where the first stopped.
     """
     from recurrent_attention.training import ablate, join_processes
     from recurrent_attention.training.ablation import DEFAULT

@@ -59,7 +59,7 @@ def read_patch_file(path: str | Path, pictures: Pictures) -> dict[str, Tensor]:
     for row, index in zip(table, order, strict=True):
         width, height = pictures.size(index)
         y0, y1, x0, x1 = torch.from_numpy(row[:, :4]).float().unbind(1)
-        scale = torch.tensor([width, height, width, height]) / AUTHORS_PICTURE_SIDE
+        scale = torch.tensor([width, height] * 2, device="cpu") / AUTHORS_PICTURE_SIDE
         boxes[pictures.names[index]] = torch.stack([x0, y0, x1, y1], dim=1) * scale
         check_boxes(boxes[pictures.names[index]], (width, height), pictures.names[index])
     return boxes

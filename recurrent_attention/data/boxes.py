@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from recurrent_attention._devices import pictures_on_cpu
 from recurrent_attention._errors import first_line, printable
 from recurrent_attention._files import check_regular_file, whole_file
 from recurrent_attention.data.conversions import boxes_from
@@ -32,8 +33,11 @@ class Boxes(Mapping[str, Tensor]):
         TypeError: if they are no numbers.
     """
 
+    @pictures_on_cpu()
     def __init__(self, boxes: Mapping[str, Any], names: Sequence[str]) -> None:
         self._place = {name: number for number, name in enumerate(names)}
+        self._table: Tensor
+        self._ends: Tensor
         if isinstance(boxes, Boxes):  # no tensor a picture
             self._table, self._ends = boxes.parts_for(names)
             return
@@ -49,7 +53,7 @@ class Boxes(Mapping[str, Tensor]):
     @classmethod
     def of_table(cls, table: Tensor, names: Sequence[str]) -> Self:
         """Take n pictures' boxes as they are: (n p 4), p for each."""
-        ends = table.shape[1] * torch.arange(len(table) + 1)
+        ends = table.shape[1] * torch.arange(len(table) + 1, device=table.device)
         return cls.of_parts(table.flatten(0, 1), ends, names)
 
     @classmethod
@@ -60,6 +64,7 @@ class Boxes(Mapping[str, Tensor]):
         boxes._table, boxes._ends = table, ends
         return boxes
 
+    @pictures_on_cpu()
     def parts_for(self, names: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return the boxes of some pictures one after the other, and where each picture's end.
 
@@ -127,6 +132,7 @@ def write_boxes(path: str | Path, boxes: Mapping[str, Any]) -> None:
         beside.write_text(json.dumps({"boxes": rows}, indent=0) + "\n", encoding="utf-8")
 
 
+@pictures_on_cpu()
 def read_boxes(path: str | Path, pictures: Pictures) -> Mapping[str, Tensor]:
     """Read the boxes of some pictures from a file of `write_boxes`.
 

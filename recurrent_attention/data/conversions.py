@@ -95,7 +95,7 @@ def boxes_from(boxes: Any, name: str) -> Tensor:
         TypeError: if they are no numbers.
     """
     try:
-        table = torch.as_tensor(boxes).detach().to("cpu", torch.float32)
+        table = torch.as_tensor(boxes, device="cpu").detach().float()
     except (TypeError, ValueError, RuntimeError):  # words, ragged lists
         raise TypeError(
             f"Expected the boxes of {printable(name)} to be rows of numbers (x0, y0, x1, y1), but "

@@ -18,7 +18,7 @@ from recurrent_attention.images.reading import Mode, open_picture, picture_size
 
 
 class PictureItems(Pictures):
-    """Pictures of a data set of another library, or of any list of pairs, as `Pictures`.
+    """Take the pictures of another library's data set, or of any list of pairs, as `Pictures`.
 
     A picture may be a PIL image, a path, the bytes of a file, or an array (h w) or (h w c) of
     uint8. It is opened upright, in this data set's mode, as a file would be. Each item has to give

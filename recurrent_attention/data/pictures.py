@@ -27,7 +27,7 @@ Opened = Image.Image | NDArray[np.uint8]
 
 
 class Pictures(Dataset[tuple[Opened, int]]):
-    """Pictures by relative file name, each with a label.
+    """List pictures by relative file name, each with a label.
 
     Override `open` if pictures are no files, or are changed when they are opened: indexing, views,
     sizes, digests and `readable` then go through it. Otherwise the last three read the files.

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from recurrent_attention._arguments import side, whole_number
+from recurrent_attention._devices import pictures_on_cpu
 from recurrent_attention._errors import printable
 from recurrent_attention.data.augmentation import (
     TRIES,
@@ -191,6 +192,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @pictures_on_cpu()
     def __getitem__(self, index: int) -> TwoStreamSample:
         size = self.pictures.size(index)
         boxes = self._checked_boxes(index, size)
@@ -211,9 +213,8 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             pixels = self._decoded(index, size, region, boxes)
         (image,) = self._views(pixels, size, region[None], self.image_size)
         patches = self._views(pixels, size, boxes, self.patch_size)
-        x0, y0, x1, y1 = region.tolist()
-        scale = self.image_size / torch.tensor([x1 - x0, y1 - y0] * 2)
-        boxes = (boxes - region[[0, 1, 0, 1]]) * scale
+        scale = self.image_size / (region[2:] - region[:2])
+        boxes = (boxes - region[:2].repeat(2)) * scale.repeat(2)
         if self.train and self.flip and bool(torch.rand(()) < 0.5):
             image, patches = image.flip(-1), patches.flip(-1)
             boxes = mirror_boxes(boxes, self.image_size)
@@ -222,6 +223,7 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
             image, patches = change(image), torch.stack([change(patch) for patch in patches])
         return TwoStreamSample(image, patches, self.pictures.labels[index], boxes)
 
+    @pictures_on_cpu()
     def fixed_views(self, index: int) -> tuple[Tensor, Tensor]:
         """Return the whole picture and all its patches, without randomness.
 
@@ -272,10 +274,8 @@ class TwoStreamDataset(Dataset[TwoStreamSample]):
         Both are in pixels of the whole picture, which has `size`. Return (c h w) uint8, possibly
         fewer pixels than that.
         """
-        reduction = min(
-            reduction_for(_sides(region[None]), self.image_size),
-            reduction_for(_sides(boxes), self.patch_size),
-        )
+        of_region = reduction_for(_sides(region[None]), self.image_size)
+        reduction = min(of_region, reduction_for(_sides(boxes), self.patch_size))
         return self.pictures.pixels(index, reduction=reduction)
 
     def _views(self, pixels: Tensor, size: tuple[int, int], boxes: Tensor, side: int) -> Tensor:

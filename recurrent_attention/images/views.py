@@ -164,8 +164,8 @@ def cut_views(
         )
     resized = torch.stack([_resized(pixels, box, size, interpolation, known) for box in boxes])
     # (pixels / 255 - mean) / std, in two passes over one tensor
-    scale = torch.tensor([1 / (255 * s) for s in std])
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)])
+    scale = torch.tensor([1 / (255 * s) for s in std], device=pixels.device)
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=pixels.device)
     views = resized.to(torch.float32, memory_format=torch.contiguous_format)
     return views.mul_(rearrange(scale, "c -> c 1 1")).sub_(rearrange(shift, "c -> c 1 1"))
 

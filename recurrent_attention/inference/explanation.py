@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recurrent_attention._devices import pictures_on_cpu
 from recurrent_attention._modes import eval_view
 from recurrent_attention.inference.checks import (
     check_finite,
@@ -146,6 +147,7 @@ class Explanation(StreamMaps):
             return draw_explanation(self, index, image, note)
 
 
+@pictures_on_cpu()
 def explain(
     model: TwoStreamNetwork,
     images: Picture | Iterable[Picture],

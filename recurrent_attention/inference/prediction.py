@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from recurrent_attention._arguments import real_number, whole_number
+from recurrent_attention._devices import pictures_on_cpu
 from recurrent_attention._errors import printable
 from recurrent_attention._modes import eval_view
 from recurrent_attention.inference.checks import check_answers, is_one
@@ -86,6 +87,7 @@ class Prediction(NamedTuple):
         )
 
 
+@pictures_on_cpu()
 def predict(
     model: TwoStreamNetwork,
     images: Picture | Iterable[Picture],

@@ -24,6 +24,8 @@ from recurrent_attention.ops.cell_offset import resample_cells
 INK, PALE = "#222222", "#858585"
 PATCH_COLORS = ("#4477aa", "#ee7733", "#228833", "#aa3377")  # tell apart, also colour-blind
 FOR, AGAINST = "#e8590c", "#1c63c4"  # what speaks for a class, and for another: orange and blue
+# Of patches beside these two.
+COLORS_BESIDE_CLASSES = ("#228833", "#aa3377", "#222222", "#ccbb44")
 SCREEN_DPI = 150  # pixels per inch
 HUGE, LARGE, SMALL = 11.0, 8.0, 7.2  # points
 SMALL_PER_INCH, HEADLINE_PER_INCH = 17, 9.5  # characters

@@ -13,6 +13,7 @@ from recurrent_attention.images.reading import open_picture
 from recurrent_attention.inference.gradients import StreamMaps
 from recurrent_attention.inference.looking import probabilities_after
 from recurrent_attention.inference.sheet import (
+    COLORS_BESIDE_CLASSES,
     HEADLINE_PER_INCH,
     HUGE,
     PALE,
@@ -49,15 +50,17 @@ def order_shown(found: StreamMaps, index: int) -> Tensor:
 def colors_shown(found: StreamMaps, index: int) -> list[str]:
     """Return the colour of each patch in that order: the heaviest four have one, others are pale.
 
-    Patches that have no weights get theirs in order.
+    Patches that have no weights get theirs in order. If two classes are compared, no patch has a
+    colour like those of the classes.
     """
+    palette = PATCH_COLORS if found.against is None else COLORS_BESIDE_CLASSES
     order = order_shown(found, index)
     places = list(range(len(order)))
     if found.patch_weights is not None:
         weights = found.patch_weights[index].detach().cpu()[order]
         places = weights.argsort(descending=True, stable=True).tolist()
     colors = [PALE] * len(order)
-    for place, color in zip(sorted(places[: len(PATCH_COLORS)]), PATCH_COLORS, strict=False):
+    for place, color in zip(sorted(places[: len(palette)]), palette, strict=False):
         colors[place] = color
     return colors
 

@@ -125,7 +125,7 @@ def is_done(run: Path, *files: str) -> bool:
     for file in files:
         try:
             found = _read(run / file)
-        except (OSError, ValueError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return False
         if not _NEEDED.get(file, {Path(file).stem}) <= found.keys():
             return False

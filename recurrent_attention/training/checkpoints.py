@@ -60,6 +60,11 @@ class Checkpoints:
             state = torch.load(path, map_location="cpu", weights_only=True)
             if not isinstance(state, dict) or state.get("format") != FORMAT:
                 raise ValueError(f"format {state.get('format')!r}")
+        except (OSError, MemoryError) as error:
+            raise OSError(
+                f"Expected to read the checkpoint {printable(path)}, but got: {first_line(error)}. "
+                "It may be whole: remove the cause, and go on with resume."
+            ) from error
         except Exception as error:  # torch names no set of errors for a damaged file
             reason = first_line(error)
             raise ValueError(

@@ -71,7 +71,7 @@ def fit(
     would have without the break: on the same CPU bit for bit, in weights and in metrics, but for
     the seconds. Data and models must draw from torch's generators, as those of this package do.
 
-    Under `accelerate launch`, several processes share each batch of `Recipe.batch_size` times their
+    Under `torchrun`, several processes share each batch of `Recipe.batch_size` times their
     number; batch norms see all of it.
 
     Args:

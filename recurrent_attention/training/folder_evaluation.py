@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from recurrent_attention._devices import Device
+from recurrent_attention._errors import first_line, printable
 from recurrent_attention._files import check_new_file
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.data import Pictures, TwoStreamDataset
@@ -115,8 +116,13 @@ def set_aside(part: PartToMeasure, run: Path) -> PartToMeasure:
         listing = json.loads((run / "result.json").read_text(encoding="utf-8"))["pictures"]
         boxes = json.loads((run / "boxes-test.json").read_text(encoding="utf-8"))["boxes"]
         wanted = set(boxes)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError, RecursionError):
         return part
+    except OSError as error:  # without it, pictures of the training would be measured
+        raise OSError(
+            f"Expected to read which pictures {printable(run)} set aside, but got: "
+            f"{first_line(error)}. Allow reading it, or evaluate a folder of other pictures."
+        ) from error
     if listing != listing_of(part.pictures, by_name=True):
         return part
     return _only(part, wanted)

@@ -1,6 +1,7 @@
 """Processes: the device of each, what one does for all, and the signals that end them."""
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm.auto import tqdm
 
-from recurrent_attention._devices import Device, device_of, precision_of
+from recurrent_attention._devices import Device, device_of, pictures_on_cpu, precision_of
+from recurrent_attention._errors import first_line
 from recurrent_attention._files import make_folder
 
 T = TypeVar("T")
@@ -68,6 +70,8 @@ def chosen_device(device: Device) -> Iterator[bool]:
 def own_accelerate_state() -> Iterator[None]:
     """Let Accelerate set itself up anew meanwhile, and leave the caller's `Accelerator` as it was.
 
+    Of torch's default device, too, what runs in it knows nothing.
+
     Accelerate keeps its state (device, precision, accumulation) once a process, in dictionaries of
     three classes. Objects that were made before keep theirs.
     """
@@ -75,7 +79,8 @@ def own_accelerate_state() -> Iterator[None]:
     try:
         for kind in _STATES:
             kind._shared_state = SharedDict()
-        yield
+        with pictures_on_cpu():
+            yield
     finally:
         for kind, state in before:
             kind._shared_state = state
@@ -123,7 +128,8 @@ class Resources:
 def from_main(make: Callable[[], T]) -> T:
     """Call `make` in the main process alone; return or raise in every process what it did there.
 
-    It goes from process to process as a pickle.
+    It goes from process to process as a pickle. If an error cannot, the other processes raise a
+    `RuntimeError` with its text.
     """
     made: list[Any] = [None, None]
     if join_processes().is_main_process:
@@ -131,10 +137,21 @@ def from_main(make: Callable[[], T]) -> T:
             made[0] = make()
         except Exception as error:
             made[1] = error
+    own = made[1]
+    if own is not None and not _can_be_sent(own):
+        made[1] = RuntimeError(f"{type(own).__name__}: {first_line(own)}")
     value, failure = broadcast_object_list(made)
     if failure is not None:
-        raise failure
+        raise own or failure
     return cast(T, value)
+
+
+def _can_be_sent(error: Exception) -> bool:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever the class of a stranger raises
+        return False
+    return True
 
 
 def from_all(mine: T) -> list[T]:

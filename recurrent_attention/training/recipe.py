@@ -15,7 +15,7 @@ _EXCLUDED = {"layer_decay": (0,), "label_smoothing": (1,)}  # ends of these rang
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train a two-stream classifier; the defaults fine-tune a pretrained backbone.
+    """Say how to train a two-stream classifier; the defaults fine-tune a pretrained backbone.
 
     Attributes:
         epochs: passes over the training pictures.

@@ -28,7 +28,7 @@ _held: WeakValueDictionary[Path, BaseFileLock] = WeakValueDictionary()  # by thi
 
 
 class RunFolder:
-    """config.json, metrics.jsonl, checkpoints, the best model, and whatever is drawn of a run.
+    """Keep a run's config.json, metrics.jsonl, checkpoints and best model, and what is drawn of it.
 
     Of several processes the main one writes, and the others leave the folder alone; `path` is the
     main process's in all of them.

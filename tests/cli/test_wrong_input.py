@@ -1,5 +1,6 @@
 """What is not there, in the way, no picture or interrupted: a sentence, a status, nothing torn."""
 
+import errno
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from helpers.models import make, photo
 from PIL import Image
 
 from recurrent_attention import TwoStreamClassifier
+from recurrent_attention.cli.failures import sentence_of
 from recurrent_attention.data import PictureFolder
 from recurrent_attention.data.listing import pictures_under
 
@@ -393,3 +395,10 @@ def test_ctrl_c_in_a_finaliser_comes_again(places):
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr == "\nInterrupted: whatever file is there is whole.\n"
+
+
+def test_an_error_of_the_system_without_a_file_says_what_to_do():
+    said = sentence_of(OSError(errno.ENOSPC, "No space left on device"))
+    assert said.startswith("Expected the system to go along, but got: No space left on device. ")
+    assert "/dev/shm" in said
+    assert sentence_of(OSError("Expected ...")) == "Expected ..."

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib import font_manager, rcParams
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from recurrent_attention import Explanation
@@ -259,6 +260,16 @@ def test_maps_against_another_class_have_a_colour_for_each():
     assert {f"{-peak:.2g}", "0", f"{peak:.2g}"} <= {
         text.replace("\N{MINUS SIGN}", "-") for text in words(figure)
     }
+
+
+def test_patches_beside_two_compared_classes_have_colours_of_their_own():
+    found = replace(weighted(6), against=torch.tensor([4, 1]))
+    drawn = {t.get_text(): to_rgb(t.get_color()) for t in texts(found.figure())}
+    classes = [to_rgb(figure_sheet.FOR), to_rgb(figure_sheet.AGAINST)]
+    patches = [drawn[f"patch {number}"] for number in range(1, 5)]
+    assert len(set(patches)) == 4
+    for color in patches:
+        assert min(np.abs(np.subtract(color, one)).sum() for one in classes) > 0.6
 
 
 def test_boxes_and_pixels_are_where_and_what_they_were():

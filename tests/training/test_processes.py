@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from stress.kills import without_times
 
-from recurrent_attention.training import networks
+from recurrent_attention.training import networks, processes
 
 pytestmark = [
     pytest.mark.skipif(os.name != "posix", reason="torchrun was tried on POSIX only"),
@@ -112,3 +113,31 @@ def test_batch_norm_by_sums_equals_torchs(monkeypatch, shape, affine):
     torch.testing.assert_close(outputs[1], outputs[0])
     torch.testing.assert_close(statistics[1], statistics[0])
     torch.testing.assert_close(values[1].grad, values[0].grad, rtol=1e-6, atol=1e-8)
+
+
+class OfTwoError(Exception):
+    def __init__(self, name, value):
+        super().__init__(f"{name} is {value}")  # its pickle cannot be built again
+
+
+@pytest.mark.parametrize("kind", ["local", "of two"])
+def test_an_error_that_no_pickle_holds_reaches_the_other_processes(monkeypatch, kind):
+    class LocalError(Exception):
+        pass
+
+    error = LocalError("the quota is 3") if kind == "local" else OfTwoError("the quota", 3)
+    sent = []
+
+    def send(objects):
+        sent.extend(pickle.loads(pickle.dumps(objects)))
+        return sent
+
+    def fail():
+        raise error
+
+    monkeypatch.setattr(processes, "broadcast_object_list", send)
+    with pytest.raises(type(error)) as caught:
+        processes.from_main(fail)
+    assert caught.value is error  # in the main process
+    assert isinstance(sent[1], RuntimeError)
+    assert str(sent[1]) == f"{type(error).__name__}: the quota is 3"

@@ -282,6 +282,29 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch, damage):
         assert (tmp_path / "hacked").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermissionError(13, "Permission denied"), r"\[Errno 13\] Permission denied"),
+        (OSError(24, "Too many open files"), r"\[Errno 24\] Too many open files"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_read_is_not_called_damaged(
+    tmp_path, monkeypatch, error, reason
+):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"model": {"w": torch.ones(2)}}, step=1, best_step=-1)
+
+    def refuse(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(OSError, match=f"{reason}. It may be whole") as caught:
+        checkpoints.load(1)
+    assert "Delete" not in str(caught.value)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "part", "before", "after"),

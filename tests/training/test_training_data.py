@@ -1,6 +1,8 @@
 """What fit, evaluate and fit_global_head take: classes by name, subsets, dtypes; what is left."""
 
+import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,8 @@ from recurrent_attention.training import (
     propose_boxes_for,
 )
 from recurrent_attention.training.draws import own_random_state
+from recurrent_attention.training.folder_evaluation import part_to_measure, set_aside
+from recurrent_attention.training.parts import listing_of
 from recurrent_attention.training.processes import own_accelerate_state
 
 QUIET = {"device": "cpu", "progress": False}
@@ -537,3 +541,62 @@ def test_several_gpus_get_their_random_state_back_without_a_warning(monkeypatch)
             states[1].fill_(9)
     assert [int(state) for state in states] == [0, 1, 2]
     assert torch.equal(torch.rand(2), drawn)
+
+
+def test_a_default_device_of_torch_changes_nothing(pictures):
+    def found():
+        model = make()
+        data = views(model, pictures, train=True)
+        fit(model, data, recipe=ONCE, **QUIET)
+        sample = views(model, pictures)[3]
+        return (
+            sample.image,
+            sample.boxes,
+            torch.tensor(evaluate(model, views(model, pictures), **QUIET).loss, device="cpu"),
+            torch.tensor(model.predict(pictures.path(1)).probabilities, device="cpu"),
+            model.explain(pictures.path(1)).step_maps,
+            *propose_boxes_for(model, pictures, **QUIET).values(),
+        )
+
+    wanted = found()
+    try:
+        torch.set_default_device("meta")
+        with pytest.MonkeyPatch.context() as patch:  # a model on the CPU, as one of its own
+            built = TwoStreamClassifier.__init__
+
+            def on_cpu(self, *args, **kwargs):
+                with torch.device("cpu"):
+                    built(self, *args, **kwargs)
+
+            patch.setattr(TwoStreamClassifier, "__init__", on_cpu)
+            got = found()
+            assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_device(None)
+    for one, other in zip(got, wanted, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("file", ["result.json", "boxes-test.json"])
+def test_a_run_that_cannot_be_read_does_not_let_its_training_pictures_be_measured(
+    pictures, tmp_path, monkeypatch, file
+):
+    part = part_to_measure(tmp_path / "pictures", None)
+    listing = listing_of(part.pictures, by_name=True)
+    run = tmp_path / "run"
+    assert set_aside(part, run) == part  # there is no run
+    run.mkdir()
+    (run / "result.json").write_text(json.dumps({"pictures": listing}), encoding="utf-8")
+    boxes = json.dumps({"boxes": {"auk/0.png": [[0, 0, 9, 9]]}})
+    (run / "boxes-test.json").write_text(boxes, encoding="utf-8")
+    assert set_aside(part, run).pictures.names == ("auk/0.png",)
+    read = Path.read_text
+
+    def refuse(path, *args, **kwargs):
+        if path.name == file:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(OSError, match="set aside, but got: .*Permission denied"):
+        set_aside(part, run)

@@ -100,7 +100,7 @@ class CheckReport(NamedTuple):
         return tuple(problem for problem in self.problems + self.ignored if problem.kind == kind)
 
     def describe(self, *, most: int | None = 5) -> str:
-        """Return a text: the number of problems of each kind, and the first of each.
+        """Return a text: the number of problems of each kind, and the first ones of each.
 
         Args:
             most: how many of each kind to list; None for all.
