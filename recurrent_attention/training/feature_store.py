@@ -61,11 +61,7 @@ class FeatureStore:
     def find(self, keys: Sequence[bytes] | Bytes) -> Tensor:
         """Return the position (n) of each key's row, -1 where there is none."""
         if self._index is None:
-            every = [_prefixes_of(table.numpy()) for table in self._keys]
-            prefixes = np.concatenate([np.empty(0, np.uint64), *every])
-            del every
-            order = np.argsort(prefixes, kind="stable")
-            self._index = prefixes[order], order
+            self._index = self._indexed()
         table = table_of(keys)
         starts = range(0, len(table), ROWS_AT_ONCE)
         found = [self._find(table[start : start + ROWS_AT_ONCE], *self._index) for start in starts]
@@ -74,6 +70,13 @@ class FeatureStore:
     def forget_keys(self) -> None:
         """Free the memory that `find` needs; the next one builds it up again."""
         self._index = None
+
+    def _indexed(self) -> tuple[Any, Numbers]:
+        prefixes = np.empty(self._starts[-1], np.uint64)
+        for start, table in zip(self._starts, self._keys, strict=False):
+            prefixes[start : start + len(table)] = _prefixes_of(table.numpy())
+        order = np.argsort(prefixes, kind="stable")
+        return prefixes[order], order
 
     def _find(self, table: Bytes, sorted_prefixes: Any, positions_of: Numbers) -> Numbers:
         prefixes = _prefixes_of(table)
