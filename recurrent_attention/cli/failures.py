@@ -21,5 +21,5 @@ def sentence_of(error: Exception) -> str:
         return printable(f"Expected to open {error.filename}, but got: {error.strerror}.")
     if isinstance(error, OSError) and error.strerror:
         hint = _FULL if error.errno == errno.ENOSPC else ""
-        return printable(f"Expected the system to go along, but got: {error.strerror}.{hint}")
+        return printable(f"Expected to finish, but got: {error.strerror}.{hint}")
     return printable(error)

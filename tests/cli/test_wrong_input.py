@@ -399,6 +399,6 @@ def test_ctrl_c_in_a_finaliser_comes_again(places):
 
 def test_an_error_of_the_system_without_a_file_says_what_to_do():
     said = sentence_of(OSError(errno.ENOSPC, "No space left on device"))
-    assert said.startswith("Expected the system to go along, but got: No space left on device. ")
+    assert said.startswith("Expected to finish, but got: No space left on device. ")
     assert "/dev/shm" in said
     assert sentence_of(OSError("Expected ...")) == "Expected ..."
