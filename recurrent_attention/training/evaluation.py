@@ -196,39 +196,40 @@ def run_evaluation(
     What is returned is the same in every process.
     """
     scores = Scores(num_classes, resources.accelerator.device)
-    found: list[tuple[Tensor, ...]] = []
+    kept: list[Tensor] = []  # (n ...): small tensors of each batch would lie between freed logits
     started = time.perf_counter()
     for bar, places, output, labels in answer_all(resources, network, loader, "evaluate"):
         scores.update(output, labels, loss_of)
         if samples is not None:
-            found.append((places.cpu(), *best_classes(output, temperatures)))
+            best = best_classes(output, temperatures)
+            kept = kept or [part.new_empty(len(samples), *part.shape[1:]) for part in best]
+            for whole, part in zip(kept, best, strict=True):
+                whole[places.cpu()] = part
         show_scores(bar, scores)
         if after_batch is not None:
             after_batch()
     seconds = time.perf_counter() - started
     values = scores.compute()
     top1 = (values["global"], values["local"], values["fused"])
-    answers = None if samples is None else _answers(samples, num_classes, found)
+    answers = None if samples is None else _answers(samples, num_classes, kept)
     return Evaluation(
         values["loss"], *top1, scores.num_images, scores.num_images / seconds, answers
     )
 
 
-def _answers(samples: Samples, num_classes: int, found: Sequence[tuple[Tensor, ...]]) -> Answers:
-    """Put batches of places and `best_classes` together, in the order of the data.
+def _answers(samples: Samples, num_classes: int, kept: Sequence[Tensor]) -> Answers:
+    """Put `best_classes` of all pictures, in their order, with what they are of.
 
     Classes that only the model has are named by their index, as `predict` does.
     """
-    places, *kept = (torch.cat(parts) for parts in zip(*found, strict=True))
-    order = places.argsort()
     return Answers(
         samples.names,
         (*samples.class_names, *map(str, range(len(samples.class_names), num_classes))),
         torch.tensor(samples.labels),
-        kept[0][order],
-        kept[1][order],
+        kept[0],
+        kept[1],
         ShownBoxes(samples),
-        *(part[order] for part in kept[2:]),
+        *kept[2:],
     )
 
 
