@@ -124,7 +124,8 @@ class Sheet:
         axes.patch.set(visible=True, facecolor="#cccccc")
         ticks = [0.0] if peak <= 0 else [0.0, peak] if shown.norm.vmin == 0 else [-peak, 0.0, peak]
         bar.set_ticks(ticks)
-        axes.set_yticklabels([f"{tick:.2g}" for tick in ticks], fontsize=SMALL, color=INK)
+        marks = [f"{tick:.0f}" if abs(tick) >= 10 else f"{tick:.2g}" for tick in ticks]
+        axes.set_yticklabels(marks, fontsize=SMALL, color=INK)
         axes.tick_params(length=2, pad=1.5, color=PALE)
         middle = y + height / (2 * max(len(ticks) - 1, 1))  # between the two uppermost numbers
         self.text(x + width + 0.14, middle, "logits", va="center", color=PALE, rotation=90)

@@ -262,6 +262,14 @@ def test_maps_against_another_class_have_a_colour_for_each():
     }
 
 
+def test_a_large_scale_is_written_in_full():
+    found = explanation(5)
+    found = replace(found, step_maps=found.step_maps * 100)
+    peak = 9 * float(found.step_maps[0].max())
+    assert f"{peak:.0f}" in words(found.figure())
+    assert peak > 100
+
+
 def test_patches_beside_two_compared_classes_have_colours_of_their_own():
     found = replace(weighted(6), against=torch.tensor([4, 1]))
     drawn = {t.get_text(): to_rgb(t.get_color()) for t in texts(found.figure())}
