@@ -195,7 +195,7 @@ CLAIMS: tuple[Quick | Slow, ...] = (
          FROZEN.replace("ablate", "train") + " --seed N", "2026-11-30", XEON),
     Slow("docs/results.md", "## How many looks", FROZEN, "2026-11-28", CPU),
     Slow("docs/scale.md", "## Millions of pictures", "python benchmarks/million.py", "2026-11-30",
-         CPU),
+         XEON),
     Slow("docs/results.md", "on one H200 (torch 2.11, float32)", "docs/lab/trials.md", "2026-11-27",
          GPU),
     Slow("docs/results.md", "## For which pictures it pays", "python benchmarks/where_it_pays.py",

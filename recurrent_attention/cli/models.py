@@ -9,7 +9,7 @@ from recurrent_attention._errors import printable
 from recurrent_attention._files import check_new_file
 from recurrent_attention.backbone.check import check_backbone
 from recurrent_attention.classifier import TwoStreamClassifier
-from recurrent_attention.cli.options import at_least_one, model_argument
+from recurrent_attention.cli.options import any_path, at_least_one, model_argument
 from recurrent_attention.export.onnx import KINDS, export_onnx
 
 
@@ -65,7 +65,7 @@ def backbone(
 
 @click.command()
 @model_argument
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=any_path)
 @click.option(
     "--graph",
     type=click.Choice(KINDS),

@@ -1,6 +1,7 @@
 """Arguments and options that several subcommands have."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,6 +10,7 @@ from recurrent_attention._devices import device_of
 from recurrent_attention.classifier import TwoStreamClassifier
 
 at_least_one = click.IntRange(1)
+any_path = click.Path(path_type=Path)
 model_argument = click.argument("model", metavar="MODEL")
 num_workers_option = click.option(
     "--num-workers",

@@ -16,6 +16,7 @@ from recurrent_attention._files import check_new_file, kind_of, make_folder, who
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.cli.failures import sentence_of
 from recurrent_attention.cli.options import (
+    any_path,
     at_least_one,
     device_option,
     load_on,
@@ -34,7 +35,7 @@ from recurrent_attention.inference.target_class import class_indices, readable
 
 LONGEST_STEM = 200  # bytes of a picture's name that a figure's name has
 pictures_argument = click.argument(
-    "pictures", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PICTURES..."
+    "pictures", nargs=-1, required=True, type=any_path, metavar="PICTURES..."
 )
 
 
@@ -66,7 +67,7 @@ def files_of(given: tuple[Path, ...]) -> list[Path]:
 @click.option(
     "--csv",
     "table",
-    type=click.Path(path_type=Path),
+    type=any_path,
     help="Write a table here instead of printing: a row for each picture, or the reason why not.",
 )
 @click.option("--looks", type=at_least_one, help="Boxes to look at, at most.  [default: all]")
@@ -157,12 +158,9 @@ def _as_csv(answers: list[FileAnswer], top_k: int) -> str:
 @model_argument
 @pictures_argument
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("explained"),
-    show_default=True,
+    "--out", type=any_path, default=Path("explained"), show_default=True,
     help="Folder for the figures, one a picture.",
-)
+)  # fmt: skip
 @click.option(
     "--target",
     "targets",
@@ -234,14 +232,11 @@ def _class_of(text: str, class_names: Sequence[str] | None) -> str | int:
 
 @click.command()
 @model_argument
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=any_path)
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("boxes.json"),
-    show_default=True,
+    "--out", type=any_path, default=Path("boxes.json"), show_default=True,
     help="File for the boxes: .json, or .safetensors for many pictures.",
-)
+)  # fmt: skip
 @click.option("--num-patches", type=at_least_one, help="Boxes a picture.  [default: the model's]")
 @device_option
 @num_workers_option
@@ -287,7 +282,7 @@ def boxes(
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=any_path)
 @click.option(
     "--all", "everything", is_flag=True, help="List everything, not the first five of each kind."
 )

@@ -10,6 +10,7 @@ from recurrent_attention._devices import device_of
 from recurrent_attention._errors import printable
 from recurrent_attention.classifier import TwoStreamClassifier
 from recurrent_attention.cli.options import (
+    any_path,
     at_least_one,
     device_option,
     model_argument,
@@ -39,12 +40,12 @@ VARIANT_NAMES = ("anytime", "linear", "recurrent", "paper", "one-step", "largest
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=any_path)
 @click.option("--backbone", default="convnext_tiny", show_default=True, help="Any timm model.")
 @weights_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=any_path,
     help="New folder for the results.  [default: runs/train-DATE]",
 )
 @click.option("--freeze", is_flag=True, help="Train the heads alone, on cached features.")
@@ -128,10 +129,10 @@ def train(
 
 @click.command()
 @model_argument
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=any_path)
 @click.option(
     "--report",
-    type=click.Path(path_type=Path),
+    type=any_path,
     default=Path("report.html"),
     show_default=True,
     help="Page with figures, mistakes and explained pictures.",
@@ -174,12 +175,12 @@ def evaluate(model: str, data: Path, report: Path, quiet: bool, **words: Any) ->
 
 
 @click.command()
-@click.argument("data", type=click.Path(path_type=Path))
+@click.argument("data", type=any_path)
 @click.option("--backbone", default="convnext_tiny", show_default=True, help="Any timm model.")
 @weights_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=any_path,
     default=Path("runs/ablation"),
     show_default=True,
     help="Folder for the results; given again, the runs in it go on.",

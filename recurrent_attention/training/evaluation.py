@@ -201,10 +201,10 @@ def run_evaluation(
     for bar, places, output, labels in answer_all(resources, network, loader, "evaluate"):
         scores.update(output, labels, loss_of)
         if samples is not None:
-            best = best_classes(output, temperatures)
+            best, places = best_classes(output, temperatures), places.cpu()
             kept = kept or [part.new_empty(len(samples), *part.shape[1:]) for part in best]
             for whole, part in zip(kept, best, strict=True):
-                whole[places.cpu()] = part
+                whole[places] = part
         show_scores(bar, scores)
         if after_batch is not None:
             after_batch()

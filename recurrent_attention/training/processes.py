@@ -70,7 +70,7 @@ def chosen_device(device: Device) -> Iterator[bool]:
 def own_accelerate_state() -> Iterator[None]:
     """Let Accelerate set itself up anew meanwhile, and leave the caller's `Accelerator` as it was.
 
-    Of torch's default device, too, what runs in it knows nothing.
+    New tensors are on the CPU meanwhile, whatever torch's default device is.
 
     Accelerate keeps its state (device, precision, accumulation) once a process, in dictionaries of
     three classes. Objects that were made before keep theirs.
